@@ -1,0 +1,212 @@
+//! The recipes: one line each in [`RECIPES`], one small function each below.
+
+use crate::run::{cargo, run, works};
+use crate::{fuzz, structure};
+use anyhow::{Context as _, Result, bail};
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// How a recipe ended when it did not fail.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything ran and passed.
+    Passed,
+    /// Something that it needs is missing; the text says what, and how to get it.
+    Skipped(String),
+}
+
+/// One recipe.
+pub struct Recipe {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One line for `cargo xtask help`.
+    pub about: &'static str,
+    /// Runs it in the repository's root with the remaining arguments.
+    pub run: fn(root: &Path, arguments: &[String]) -> Result<Outcome>,
+}
+
+/// Every recipe, in the order in which help shows them. A new one is a line here and a function.
+pub const RECIPES: &[Recipe] = &[
+    Recipe { name: "test", about: "structure check, then every test of the workspace", run: test },
+    Recipe { name: "fmt", about: "formatting is right (--write: make it so)", run: fmt },
+    Recipe { name: "clippy", about: "clippy without a warning, all targets", run: clippy },
+    Recipe { name: "doc", about: "rustdoc without a warning", run: doc },
+    Recipe {
+        name: "deny",
+        about: "licences, bans and sources of dependencies (--advisories: these too)",
+        run: deny,
+    },
+    Recipe {
+        name: "structure",
+        about: "crate edges, sizes, signer dependencies, purity of tcb/",
+        run: structure,
+    },
+    Recipe {
+        name: "fuzz",
+        about: "every fuzz target, or those named ([TARGET...] [--seconds N], default 30)",
+        run: fuzz::recipe,
+    },
+    Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
+];
+
+fn test(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    structure(root, &[])?;
+    let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast"]);
+    println!("$ cargo test --workspace --no-fail-fast");
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let stdout = child.stdout.take().context("cargo test has no standard output")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("cannot read from cargo test")?;
+        println!("{line}");
+        tally.add(&line);
+    }
+    let status = child.wait().context("cannot wait for cargo test")?;
+    println!("\nstructure: ok\n{tally}");
+    if !status.success() {
+        bail!("cargo test ended with {status}");
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Sums of libtest's `test result:` lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    suites: u64,
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Tally {
+    /// Counts `line` if it is a result line:
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; ...`.
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) =
+            line.strip_prefix("test result: ").and_then(|rest| rest.split_once(". "))
+        else {
+            return;
+        };
+        self.suites += 1;
+        for part in counts.split("; ") {
+            match part.split_once(' ') {
+                Some((n, "passed")) => self.passed += n.parse().unwrap_or(0),
+                Some((n, "failed")) => self.failed += n.parse().unwrap_or(0),
+                Some((n, "ignored")) => self.ignored += n.parse().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { suites, passed, failed, ignored } = self;
+        write!(f, "tests: {passed} passed, {failed} failed, {ignored} ignored in {suites} suites")
+    }
+}
+
+fn fmt(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    let write = flag(arguments, "--write")?;
+    for arguments in [&["fmt", "--all"][..], &["fmt", "--manifest-path", "fuzz/Cargo.toml"]] {
+        let mut command = cargo(root, arguments);
+        if !write {
+            command.arg("--check");
+        }
+        run(&mut command).context("to format everything, run `cargo xtask fmt --write`")?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn clippy(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    run(&mut cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    Ok(Outcome::Passed)
+}
+
+fn doc(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    run(cargo(root, &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    Ok(Outcome::Passed)
+}
+
+fn deny(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    let advisories = flag(arguments, "--advisories")?;
+    if !works(&mut cargo(root, &["deny", "--version"])) {
+        return Ok(Outcome::Skipped(
+            "cargo-deny is not installed; `cargo install --locked cargo-deny` installs it".into(),
+        ));
+    }
+    let mut command = cargo(root, &["deny", "check", "bans", "licenses", "sources"]);
+    if advisories {
+        command.arg("advisories");
+    } else {
+        println!("advisories: skipped (they need the network; `cargo xtask deny --advisories`)");
+    }
+    run(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+fn structure(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    let findings = structure::check(root)?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    if !findings.is_empty() {
+        bail!("{} findings; each line names the file and the rule", findings.len());
+    }
+    println!("structure: ok");
+    Ok(Outcome::Passed)
+}
+
+fn ci(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    run(Command::new("bash").arg(".ci/run").current_dir(root))?;
+    Ok(Outcome::Passed)
+}
+
+fn no_arguments(arguments: &[String]) -> Result<()> {
+    match arguments.first() {
+        None => Ok(()),
+        Some(extra) => {
+            bail!("unexpected argument `{extra}`; `cargo xtask help` shows what it takes")
+        }
+    }
+}
+
+/// Whether the one flag that a recipe knows is given; anything else is an error.
+fn flag(arguments: &[String], name: &str) -> Result<bool> {
+    match arguments {
+        [] => Ok(false),
+        [one] if one == name => Ok(true),
+        _ => bail!("unexpected arguments `{}`; only `{name}` is known", arguments.join(" ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_summed_and_other_lines_are_not() {
+        let mut tally = Tally::default();
+        tally.add("test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out");
+        tally.add("test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured");
+        tally.add("test a::result: ok. 9 passed; ... ok");
+        assert_eq!(tally, Tally { suites: 2, passed: 5, failed: 4, ignored: 1 });
+        assert_eq!(tally.to_string(), "tests: 5 passed, 4 failed, 1 ignored in 2 suites");
+    }
+
+    #[test]
+    fn unknown_arguments_are_refused_by_name() {
+        let error = no_arguments(&["--fast".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`--fast`"), "{error}");
+        assert!(flag(&["--write".to_owned()], "--write").unwrap());
+        assert!(!flag(&[], "--write").unwrap());
+        assert!(flag(&["--wrote".to_owned()], "--write").is_err());
+        assert!(flag(&["--write".to_owned(), "x".to_owned()], "--write").is_err());
+    }
+}
