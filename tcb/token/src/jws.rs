@@ -1,0 +1,152 @@
+//! Compact JWS (RFC 7515, section 7.1): strict parsing, verifying, writing.
+//!
+//! [`parse`] takes a token apart without believing it, [`verify`] ties it to one key of one
+//! algorithm. The key is always the caller's: nothing in a header can bring or fetch one.
+
+use serde_json::{Map, Value};
+
+use crate::error::shown;
+use crate::json::{self, optional_str, required_str};
+use crate::jwk::EDDSA;
+use crate::{Algorithm, Error, KeyId, PublicKey, b64};
+
+/// Bytes of a token. HTTP servers cap header lines at 8 to 16 KiB; an ML-DSA-87 signature alone
+/// takes 6170 characters, which leaves 10 KiB for claims.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+/// Bytes of a signed issuance request: a few hundred requests of about 1.5 KiB each.
+pub const MAX_REQUEST_BYTES: usize = 512 * 1024;
+
+/// Characters of the encoded header. Those in use take 60 to 300; what is longer carries keys or
+/// certificates, which are refused anyway.
+pub const MAX_HEADER_BYTES: usize = 2 * 1024;
+
+/// Header members that are never accepted, whatever their value: extensions that must be
+/// understood (`crit`), that change what was signed (`b64`, RFC 7797) or how it is read (`zip`),
+/// and those that bring a key or say where to fetch one (RFC 8725, section 3.10).
+const REFUSED_MEMBERS: [&str; 7] = ["crit", "b64", "zip", "jwk", "jku", "x5u", "x5c"];
+
+/// The header members that this crate reads. Others are ignored (RFC 7515, section 4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// The algorithm's name as it was written; [`verify`] compares it with the key's.
+    pub alg: String,
+    /// The media type, as written.
+    pub typ: Option<String>,
+    /// The key's id, as written; other issuers' ids need not be thumbprints.
+    pub kid: Option<String>,
+}
+
+/// A compact JWS taken apart; nothing in it is verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compact<'a> {
+    /// The protected header.
+    pub header: Header,
+    /// Header and payload as they were signed: the text before the last dot.
+    pub signing_input: &'a str,
+    /// The decoded payload, never empty.
+    pub payload: Vec<u8>,
+    /// The decoded signature, never empty.
+    pub signature: Vec<u8>,
+}
+
+/// Takes a compact JWS of at most `max_bytes` apart.
+///
+/// # Errors
+/// [`Error::TooLarge`], [`Error::Parts`], [`Error::EmptyPart`], [`Error::PartEncoding`]; for the
+/// header those of [`json::parse_object`], [`Error::RefusedHeader`], [`Error::MissingMember`]
+/// without `alg`, [`Error::AlgorithmNone`], and [`Error::MemberType`] if `alg`, `typ` or `kid` is
+/// not a string.
+pub fn parse(token: &str, max_bytes: usize) -> Result<Compact<'_>, Error> {
+    if token.len() > max_bytes {
+        return Err(Error::TooLarge { what: "jws", limit: max_bytes });
+    }
+    let (signing_input, signature) = token.rsplit_once('.').ok_or(Error::Parts)?;
+    let (header, payload) = signing_input.split_once('.').ok_or(Error::Parts)?;
+    if payload.contains('.') {
+        return Err(Error::Parts);
+    }
+    if header.len() > MAX_HEADER_BYTES {
+        return Err(Error::TooLarge { what: "jws header", limit: MAX_HEADER_BYTES });
+    }
+    Ok(Compact {
+        header: read_header(&decode("header", header)?)?,
+        signing_input,
+        payload: decode("payload", payload)?,
+        signature: decode("signature", signature)?,
+    })
+}
+
+/// Verifies that `key` signed `c`, with the algorithm that the key is bound to.
+///
+/// The header must name that algorithm exactly. `EdDSA` counts as `Ed25519` if `accept_eddsa` is
+/// set or the key itself was published under that name.
+///
+/// # Errors
+/// [`Error::AlgorithmMismatch`], and those of [`PublicKey::verify`].
+pub fn verify(c: &Compact<'_>, key: &PublicKey, accept_eddsa: bool) -> Result<(), Error> {
+    let expected = key.algorithm();
+    let named = c.header.alg.as_str();
+    let alias =
+        named == EDDSA && expected == Algorithm::Ed25519 && (accept_eddsa || key.eddsa_alias());
+    if named != expected.as_str() && !alias {
+        return Err(Error::AlgorithmMismatch { expected, found: shown(named) });
+    }
+    key.verify(c.signing_input.as_bytes(), &c.signature)
+}
+
+/// The text to sign: a header of exactly `alg`, `typ`, `kid`, in that order, and the payload.
+#[must_use]
+pub fn signing_input(alg: Algorithm, typ: &str, kid: &KeyId, payload_json: &[u8]) -> String {
+    signing_input_with(&encode_header(alg, typ, kid), payload_json)
+}
+
+/// The encoded header `{"alg":..,"typ":..,"kid":..}`: the same for every token of a key and type,
+/// so it can be kept.
+#[must_use]
+pub fn encode_header(alg: Algorithm, typ: &str, kid: &KeyId) -> String {
+    let typ = Value::from(typ);
+    b64::encode(format!(r#"{{"alg":"{alg}","typ":{typ},"kid":"{kid}"}}"#).as_bytes())
+}
+
+/// The text to sign from a header of [`encode_header`] and a payload.
+#[must_use]
+pub fn signing_input_with(header_b64: &str, payload: &[u8]) -> String {
+    [header_b64, &b64::encode(payload)].join(".")
+}
+
+/// The compact JWS from the text that was signed and its signature.
+#[must_use]
+pub fn assemble(signing_input: String, signature: &[u8]) -> String {
+    let mut token = signing_input;
+    token.push('.');
+    token.push_str(&b64::encode(signature));
+    token
+}
+
+fn decode(part: &'static str, text: &str) -> Result<Vec<u8>, Error> {
+    if text.is_empty() {
+        return Err(Error::EmptyPart(part));
+    }
+    b64::decode(text).map_err(|_| Error::PartEncoding(part))
+}
+
+fn read_header(bytes: &[u8]) -> Result<Header, Error> {
+    let members = json::parse_object(bytes)?;
+    if let Some(member) = REFUSED_MEMBERS.into_iter().find(|member| members.contains_key(*member)) {
+        return Err(Error::RefusedHeader(member));
+    }
+    let alg = required_str(&members, "alg")?;
+    // Libraries have been fooled by `None` and `nOnE`; the intent is refused, not the spelling.
+    if alg.trim().eq_ignore_ascii_case("none") {
+        return Err(Error::AlgorithmNone);
+    }
+    Ok(Header { alg: alg.to_owned(), typ: owned(&members, "typ")?, kid: owned(&members, "kid")? })
+}
+
+fn owned(members: &Map<String, Value>, member: &'static str) -> Result<Option<String>, Error> {
+    Ok(optional_str(members, member)?.map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests;
