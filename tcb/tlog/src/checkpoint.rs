@@ -1,0 +1,117 @@
+//! Checkpoints: a log's statement of its size and root (c2sp.org/tlog-checkpoint).
+
+use crate::error::{Error, excerpt};
+use crate::hash::{Hash, MAX_TREE_SIZE, empty_root};
+use crate::note::{self, Note, VerifierKey};
+use crate::text::{decimal, has_controls, hash_from_base64};
+
+/// What a log signs: that its tree of `size` leaves has this root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Identity of the log: the first line, not empty, without control characters. It is the name of
+    /// the log's key too.
+    pub origin: String,
+    /// Leaves in the tree.
+    pub size: u64,
+    /// Root of the tree.
+    pub root: Hash,
+    /// Further lines, opaque, none of them empty. They are read because the specification allows them,
+    /// and never written here: monitors cannot audit them, and ML-DSA cosignatures do not cover them.
+    pub extensions: Vec<String>,
+}
+
+impl Checkpoint {
+    /// A checkpoint without extension lines. Fails with [`Error::Checkpoint`] or [`Error::TreeSize`]
+    /// when [`parse`](Self::parse) would refuse its text.
+    pub fn new(origin: impl Into<String>, size: u64, root: Hash) -> Result<Checkpoint, Error> {
+        let checkpoint = Checkpoint { origin: origin.into(), size, root, extensions: Vec::new() };
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    /// The note text: origin, size and root, each on a line of its own, then the extension lines.
+    pub fn body(&self) -> String {
+        let mut body = format!("{}\n{}\n{}\n", self.origin, self.size, self.root);
+        for line in &self.extensions {
+            body.push_str(line);
+            body.push('\n');
+        }
+        body
+    }
+
+    /// Reads a note text; [`body`](Self::body) gives the same text back.
+    ///
+    /// Fails with [`Error::Checkpoint`] or [`Error::TreeSize`].
+    pub fn parse(text: &str) -> Result<Checkpoint, Error> {
+        let mut lines = text
+            .strip_suffix('\n')
+            .ok_or(Error::Checkpoint("its text does not end in a newline"))?
+            .split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next())
+        else {
+            return Err(Error::Checkpoint("it has fewer than three lines"));
+        };
+        let checkpoint = Checkpoint {
+            origin: origin.to_owned(),
+            size: decimal(size).ok_or(Error::Checkpoint("its size is not a plain decimal"))?,
+            root: hash_from_base64(root)
+                .ok_or(Error::Checkpoint("its root is not 32 bytes of canonical base64"))?,
+            extensions: lines.map(str::to_owned).collect(),
+        };
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    /// Reads a signed checkpoint and accepts it when a key among `keys` that has the origin as its
+    /// name signed it. Signatures by other keys do not make up for that, but one by any key among
+    /// `keys` that does not verify refuses the checkpoint, as [`note::verify`] says.
+    ///
+    /// Fails as [`Note::parse`], [`note::verify`] and [`parse`](Self::parse) do, and with
+    /// [`Error::Origin`].
+    pub fn open(note_bytes: &[u8], keys: &[VerifierKey]) -> Result<(Checkpoint, Note), Error> {
+        let note = Note::parse(note_bytes)?;
+        let signers = note::verify(&note, keys)?;
+        let checkpoint = Checkpoint::parse(&note.text)?;
+        let is_origin = |key: &VerifierKey| key.name() == checkpoint.origin;
+        if !signers.iter().any(|at| keys.get(*at).is_some_and(is_origin)) {
+            return Err(Error::Origin(excerpt(&checkpoint.origin)));
+        }
+        Ok((checkpoint, note))
+    }
+
+    /// The signed checkpoint, a note. `key` is the log's: its name is the origin. `sign` gets the
+    /// bytes of [`body`](Self::body) and returns the signature.
+    ///
+    /// Fails as [`note::sign`] does, and with [`Error::Origin`], [`Error::Checkpoint`] or
+    /// [`Error::TreeSize`].
+    pub fn sign(
+        &self,
+        key: &VerifierKey,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<String, Error> {
+        self.check()?;
+        if key.name() != self.origin {
+            return Err(Error::Origin(excerpt(&self.origin)));
+        }
+        note::sign(&self.body(), key, sign)
+    }
+
+    /// What the types leave open: the fields are public, and lines must stay lines.
+    fn check(&self) -> Result<(), Error> {
+        if self.size > MAX_TREE_SIZE {
+            return Err(Error::TreeSize(self.size));
+        }
+        if self.size == 0 && self.root != empty_root() {
+            return Err(Error::Checkpoint("its root is not that of an empty tree"));
+        }
+        for line in std::iter::once(&self.origin).chain(&self.extensions) {
+            if line.is_empty() {
+                return Err(Error::Checkpoint("one of its lines is empty"));
+            }
+            if line.contains('\n') || has_controls(line) {
+                return Err(Error::Checkpoint("it holds a control character"));
+            }
+        }
+        Ok(())
+    }
+}
