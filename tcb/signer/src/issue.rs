@@ -1,0 +1,235 @@
+//! The life of a token inside the signer, in the order of the design's steps:
+//!
+//! 2. **decide**: authenticate the proof, refuse replays, apply the grants;
+//! 3. **sequence**: reserve the index, which becomes part of `jti`;
+//! 4. **append**: the leaf enters the tree before a signature exists;
+//! 5. **sign**: with the realm's one active key, held back in the open batch
+//!    ([`crate::signer::Signer::sign_open`]), until the commit releases it.
+//!
+//! Each step's value can be made only by its step: a [`Granted`] only by the policy's decision, an
+//! [`Appended`] only by appending, a token only by releasing a committed batch.
+
+use chancery_entry::{Entry, TokenEntry};
+use chancery_policy::claims::{self, Stamp};
+use chancery_policy::proof::{self, Moment, Proven};
+use chancery_policy::{Ask, Client, Granted, Policy, Realm, Refusal, RefusalCode, decide};
+use chancery_signer_api::{
+    Decision, GrantedToken, IssueRequest, MAX_CONTEXT_BYTES, MAX_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
+    Outcome, Proof,
+};
+use chancery_token::jws;
+
+use crate::clock::Now;
+use crate::keys::Keys;
+use crate::log::{self, Log};
+use crate::open::Appended;
+use crate::signer::Memories;
+
+/// Bytes of randomness in a `jti`: they keep leaves unguessable.
+const JTI_RANDOM_BYTES: usize = 16;
+/// What the granted tokens of one `Prepare` may add to its answer, and to that of its `Commit`, in
+/// bytes. Two open batches must fit into one frame at a hand-over, beside their entries and the
+/// key set: a batch that cannot be answered could never be committed.
+const MAX_ANSWER_BYTES: usize = MAX_FRAME_BYTES / 8 * 3;
+/// Header, `iat`, `exp`, `jti`, member names and punctuation of a token, in bytes.
+const FIXED_BYTES: usize = 512;
+/// The longest explanation of a refusal, in bytes: it may quote what a client sent.
+const MAX_DETAIL_BYTES: usize = 512;
+/// Characters of the longest signature, ML-DSA-87's, and its dot.
+const SIGNATURE_ROOM_BYTES: usize = 6_171;
+
+/// What one `Prepare` works with.
+pub(crate) struct Desk<'a> {
+    pub policy: &'a Policy,
+    pub memories: &'a mut Memories,
+    pub keys: &'a mut Keys,
+    pub log: &'a mut Log,
+    /// Read once: every token of the batch has this `iat`.
+    pub now: Now,
+    pub started_at: u64,
+    /// Tokens appended so far in this batch.
+    pub appended: Vec<Appended>,
+    /// Tokens decided on so far, granted or not.
+    pub outcomes: usize,
+    /// Bytes of answers that they may take.
+    pub bytes: usize,
+}
+
+/// Steps 2 to 4 for one request.
+///
+/// # Errors
+/// Only fatal errors of the log; every fault of the request is a refusal in the decision.
+pub(crate) fn prepare(desk: &mut Desk<'_>, request: IssueRequest) -> Result<Decision, log::Error> {
+    let mut decision =
+        Decision { context: request.context, client: String::new(), outcomes: Vec::new() };
+    let decided = authenticate_and_decide(desk, &request.realm, request.proof, &decision.context);
+    let (realm, proven, verdicts) = match decided {
+        Ok(decided) => decided,
+        Err(refusal) => {
+            decision.outcomes.push(refused(refusal));
+            return Ok(decision);
+        }
+    };
+    decision.client.clone_from(&proven.client().id);
+    for verdict in verdicts {
+        let outcome = match verdict {
+            Ok(granted) => append(desk, &realm, &proven, granted)?,
+            Err(refusal) => refused(refusal),
+        };
+        decision.outcomes.push(outcome);
+    }
+    Ok(decision)
+}
+
+type Decided = (std::sync::Arc<Realm>, Proven, Vec<Result<Granted, Refusal>>);
+
+/// Step 2: who asks, whether the proof is new, and what the policy says to each request in it.
+fn authenticate_and_decide(
+    desk: &mut Desk<'_>,
+    realm: &str,
+    proof: Proof,
+    context: &[u8],
+) -> Result<Decided, Refusal> {
+    if context.len() > MAX_CONTEXT_BYTES {
+        return Err(Refusal::new(RefusalCode::MalformedRequest, "the context is too long"));
+    }
+    if let Some(off) = desk.now.untrusted_by_ms {
+        return Err(Refusal::new(
+            RefusalCode::ClockUntrusted,
+            format!("the host's clock is off by `{off}` ms; nothing is signed until it is right"),
+        ));
+    }
+    let room = MAX_TOKENS_PER_FRAME.saturating_sub(desk.outcomes);
+    if room == 0 || desk.bytes >= MAX_ANSWER_BYTES {
+        return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
+    }
+    let realm = desk.policy.realm(realm)?.clone();
+    let log = desk.log.id_text().to_owned();
+    let at = Moment { now: desk.now.seconds(), started_at: desk.started_at, log: &log };
+    let (proven, asks) = match proof {
+        Proof::Assertion { jws, audiences, scope, lifetime_s, subject, algorithm } => {
+            let proven = proof::assertion(&realm, &jws, at)?;
+            let ask = Ask {
+                subject,
+                audiences,
+                scopes: scope.map_or(Ok(Vec::new()), |s| decide::split_scope(&s))?,
+                lifetime_s,
+                algorithm: algorithm.map(|a| decide::parse_algorithm(&a)).transpose()?,
+                ..Ask::default()
+            };
+            (proven, vec![ask])
+        }
+        Proof::Signed { jws } => proof::signed_request(&realm, &jws, at)?,
+    };
+    let tokens = u64::try_from(asks.len()).unwrap_or(u64::MAX);
+    let verdicts: Vec<_> =
+        asks.into_iter().map(|ask| decide(&realm, proven.client(), ask)).collect();
+    let bytes = answer_bound(&realm, proven.client(), &verdicts);
+    if bytes > MAX_ANSWER_BYTES {
+        return Err(Refusal::new(
+            RefusalCode::TooManyRequests,
+            format!("tokens of up to `{bytes}` bytes in one request; ask for fewer at a time"),
+        ));
+    }
+    if verdicts.len() > room || bytes > MAX_ANSWER_BYTES.saturating_sub(desk.bytes) {
+        // Nothing was remembered of the proof, so the same request may come in the next frame.
+        return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
+    }
+    let memory = desk.memories.of(&realm.issuer, &proven.client().id);
+    memory.admit(proven.client(), proven.id(), proven.forget_at(), tokens, desk.now.ms)?;
+    desk.outcomes = desk.outcomes.saturating_add(verdicts.len());
+    desk.bytes = desk.bytes.saturating_add(bytes);
+    Ok((realm, proven, verdicts))
+}
+
+/// A bound on what a request's outcomes add to each of the two answers, `Prepared` and `Committed`.
+fn answer_bound(realm: &Realm, client: &Client, verdicts: &[Result<Granted, Refusal>]) -> usize {
+    let fixed = realm.issuer.len().saturating_add(client.id.len()).saturating_add(FIXED_BYTES);
+    let bound = |verdict: &Result<Granted, Refusal>| match verdict {
+        Err(_) => MAX_DETAIL_BYTES,
+        Ok(granted) => {
+            let signature = match granted.algorithm.signature_len() {
+                Some(bytes) => bytes,
+                None => usize::from(realm.rsa_bits) / 8,
+            };
+            let raw = fixed.saturating_add(granted.payload_bound()).saturating_add(signature);
+            // base64url makes four characters of three bytes.
+            raw.saturating_add(raw / 3).min(jws::MAX_TOKEN_BYTES)
+        }
+    };
+    verdicts.iter().map(bound).fold(0, usize::saturating_add)
+}
+
+/// Steps 3 and 4: the token gets its address and its leaf.
+fn append(
+    desk: &mut Desk<'_>,
+    realm: &Realm,
+    proven: &Proven,
+    granted: Granted,
+) -> Result<Outcome, log::Error> {
+    let lane = (realm.name.clone(), granted.algorithm);
+    let now = desk.now;
+    let Some(key) = desk
+        .keys
+        .lane_mut(&realm.name, granted.algorithm)
+        .and_then(|lane| lane.active(now).and_then(|at| lane.keys.get_mut(at)))
+    else {
+        return Ok(no_active_key(desk, realm, &granted));
+    };
+    let iat = now.seconds();
+    let lifetime_s = granted.lifetime_s.min(key.facts.max_lifetime_s);
+    let exp = iat.saturating_add(lifetime_s);
+    let index = desk.log.next_index();
+    let mut random = [0; JTI_RANDOM_BYTES];
+    if aws_lc_rs::rand::fill(&mut random).is_err() {
+        return Err(log::Error::Identity("the system has no randomness".into()));
+    }
+    let jti = format!("{}.{index}.{}", desk.log.id_text(), chancery_token::b64::encode(&random));
+    let stamp = Stamp { issuer: &realm.issuer, client: &proven.client().id, iat, exp, jti: &jti };
+    let Ok(payload) = claims::payload(&granted, stamp) else {
+        return Ok(refused(Refusal::new(RefusalCode::MalformedRequest, "claims are not JSON")));
+    };
+    let signing_input = jws::signing_input_with(&key.header, &payload);
+    if signing_input.len().saturating_add(SIGNATURE_ROOM_BYTES) > jws::MAX_TOKEN_BYTES {
+        let detail = "the token would be longer than 16 KiB; ask for fewer claims or audiences";
+        return Ok(refused(Refusal::new(RefusalCode::MalformedRequest, detail)));
+    }
+    let kid = key.public.kid();
+    let entry = TokenEntry::of(*kid.as_bytes(), iat, exp, signing_input.as_bytes());
+    desk.log.append(&Entry::Token(entry))?;
+    key.note_expiry(exp);
+    let signs_until = key.facts.signs_until;
+    desk.appended.push(Appended { index, signing_input, lane, kid, signs_until });
+    Ok(Outcome::Granted(GrantedToken {
+        index,
+        subject: granted.subject,
+        audiences: granted.audiences,
+        scope: granted.scopes.join(" "),
+        grant: granted.grant,
+        policy_version: realm.policy_version,
+        kid: (*kid.as_bytes()).into(),
+        jti,
+        iat,
+        lifetime_s,
+    }))
+}
+
+fn no_active_key(desk: &mut Desk<'_>, realm: &Realm, granted: &Granted) -> Outcome {
+    let next = desk.keys.lane_mut(&realm.name, granted.algorithm).and_then(|l| l.next_start());
+    let when = match next {
+        Some(at) => format!("the next one starts at `{at}`"),
+        None => "one is being made".to_owned(),
+    };
+    refused(Refusal::new(
+        RefusalCode::NoActiveKey,
+        format!("realm `{}` has no active {} key; {when}", realm.name, granted.algorithm),
+    ))
+}
+
+fn refused(refusal: Refusal) -> Outcome {
+    let mut detail = refusal.detail;
+    if detail.len() > MAX_DETAIL_BYTES {
+        detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));
+    }
+    Outcome::Refused { code: refusal.code.as_str().to_owned(), detail }
+}

@@ -1,0 +1,21 @@
+//! The trusted signer: it decides, sequences, appends and signs. Everything that INVARIANT I1 to
+//! I5 and I10 rest on is in this crate and the pure crates below it.
+//!
+//! The page to open first is [`issue`]: the life of a token inside the signer. [`lifecycle`] is the
+//! life of a key. [`signer`] holds the state and the one place where requests are dispatched;
+//! [`serve`] is the event loop around it, [`sandbox`] what the process gives up before it starts.
+
+pub mod clock;
+pub mod issue;
+mod keys;
+pub mod lifecycle;
+mod log;
+mod open;
+mod publish;
+mod rsa_pool;
+pub mod sandbox;
+pub mod serve;
+pub mod signer;
+
+/// Name and version, for genesis entries and greetings.
+pub const SOFTWARE: &str = concat!("chancery-signer ", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,107 @@
+//! `chancery-signer`: the trusted signer as a process. It binds its socket, gives up what it does
+//! not need, and serves one peer.
+
+mod self_test;
+
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use chancery_signer::clock::SystemClock;
+use chancery_signer::serve::{self, Options};
+use chancery_signer::signer::Signer;
+use chancery_signer::{SOFTWARE, sandbox};
+
+const USAGE: &str = "\
+usage: chancery-signer --socket PATH [--peer-uid UID] [--alone-seconds N]
+       chancery-signer self-test
+       chancery-signer --version
+
+  --socket PATH       the Unix socket to serve; must not exist yet
+  --peer-uid UID      accept the service under this user id too (default: the own one only)
+  --alone-seconds N   end, and destroy all keys, after N seconds without a service (default 60)
+  self-test           enter the sandbox, try what it forbids, report as JSON; exit 0 if all failed
+";
+
+struct Arguments {
+    socket: PathBuf,
+    options: Options,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let result = match arguments.first().map(String::as_str) {
+        Some("--version") => say(&format!("{SOFTWARE}\n")),
+        Some("--help" | "-h") => say(USAGE),
+        Some("self-test") => self_test::run(),
+        _ => parse(&arguments).and_then(|a| run(&a)),
+    };
+    match result {
+        Ok(code) => code,
+        Err(text) => {
+            complain(&text);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Arguments, String> {
+    let mut socket = None;
+    let mut options = Options { peer_uid: None, alone: Duration::from_secs(60) };
+    let mut rest = arguments.iter();
+    while let Some(name) = rest.next() {
+        let value = rest.next().ok_or_else(|| format!("`{name}` needs a value\n{USAGE}"))?;
+        let wrong = || format!("`{value}` is not a number\n{USAGE}");
+        match name.as_str() {
+            "--socket" => socket = Some(PathBuf::from(value)),
+            "--peer-uid" => {
+                options.peer_uid = Some(value.parse().map_err(|_| wrong())?);
+            }
+            "--alone-seconds" => {
+                options.alone = Duration::from_secs(value.parse().map_err(|_| wrong())?)
+            }
+            _ => return Err(format!("unknown option `{name}`\n{USAGE}")),
+        }
+    }
+    let socket = socket.ok_or_else(|| format!("--socket is missing\n{USAGE}"))?;
+    Ok(Arguments { socket, options })
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    // The signer outlives the service: no signal to the service's session reaches it. Where it
+    // leads a session already, there is nothing to do.
+    let _ = rustix::process::setsid();
+    let listener = bind(&arguments.socket)?;
+    let mut protections = sandbox::enter();
+    // The RSA thread starts in here, so the seccomp filter comes after it, for both threads.
+    let mut signer = Signer::new(SystemClock).map_err(|e| e.to_string())?;
+    protections.push(sandbox::close());
+    signer.set_sandbox(protections);
+    serve::run(&listener, &mut signer, arguments.options).map_err(|e| e.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The socket gets mode 0600 by the umask: there is no moment at which others may connect.
+fn bind(path: &Path) -> Result<UnixListener, String> {
+    use rustix::fs::Mode;
+    let old = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let listener = UnixListener::bind(path)
+        .map_err(|e| format!("cannot bind `{}`: {e}; is another signer there?", path.display()));
+    rustix::process::umask(old);
+    let listener = listener?;
+    listener.set_nonblocking(true).map_err(|e| e.to_string())?;
+    Ok(listener)
+}
+
+fn say(text: &str) -> Result<ExitCode, String> {
+    use std::io::Write;
+    std::io::stdout().write_all(text.as_bytes()).map_err(|e| e.to_string())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn complain(text: &str) {
+    use std::io::Write;
+    // There is nobody left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "chancery-signer: {text}");
+}

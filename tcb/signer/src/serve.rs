@@ -1,0 +1,248 @@
+//! The event loop: one thread, one peer, no blocking call but `poll`.
+//!
+//! A peer that does not read or write cannot keep a key alive: the loop never waits for it longer
+//! than until the next second, when the keys are swept (INVARIANT I4).
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use chancery_signer_api::{Fault, FaultCode, FrameBuffer, Request, Response, encode};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, accept_with};
+
+use crate::clock::{Clock, SystemClock};
+use crate::signer::{Error as SignerError, Signer};
+
+/// How much is read at a time: a frame of 64 requests usually fits.
+const READ_BYTES: usize = 128 * 1024;
+/// With this much unsent, nothing more is read: a peer that does not read its answers waits.
+const MAX_UNSENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// No more than this passes between two sweeps, whatever the wall clock shows.
+const SWEEP_WITHIN_MS: u64 = 1_000;
+
+/// Who may connect, and how long the signer stays without anybody.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The user id that a peer must have; the signer's own is accepted too.
+    pub peer_uid: Option<u32>,
+    /// The signer ends, and its keys with it, after this long alone.
+    pub alone: Duration,
+}
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The signer itself failed.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The operating system refused.
+    #[error("signer socket: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why it ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody was connected for too long.
+    Alone,
+    /// The peer asked for it.
+    Asked,
+}
+
+struct Peer {
+    stream: OwnedFd,
+    inbox: FrameBuffer,
+    outbox: Vec<u8>,
+    sent: usize,
+    closing: bool,
+    ending: bool,
+    /// Requests wait in the inbox until the peer has taken its answers.
+    held_back: bool,
+}
+
+/// Serves until the signer ends.
+///
+/// # Errors
+/// [`Error`]; all keys are gone then.
+pub fn run(
+    listener: &UnixListener,
+    signer: &mut Signer<SystemClock>,
+    options: Options,
+) -> Result<Ended, Error> {
+    let mut peer: Option<Peer> = None;
+    let mut clock = SystemClock;
+    let mut alone_since = clock.read().boot_ms;
+    let mut swept = clock.read();
+    let mut scratch = vec![0; READ_BYTES];
+    loop {
+        let now = clock.read();
+        // Windows end with wall seconds; a host that holds the wall clock still does not hold the
+        // boot-time clock.
+        let next_second = now.wall_ms / 1_000 != swept.wall_ms / 1_000;
+        if next_second || now.boot_ms.saturating_sub(swept.boot_ms) >= SWEEP_WITHIN_MS {
+            swept = now;
+            signer.tick()?;
+        }
+        wait(listener, peer.as_ref(), 1_002_u64.saturating_sub(now.wall_ms % 1_000))?;
+        let Some(connected) = &mut peer else {
+            peer = accept(listener, signer, options)?;
+            let alone = clock.read().boot_ms.saturating_sub(alone_since);
+            if peer.is_none() && Duration::from_millis(alone) >= options.alone {
+                return Ok(Ended::Alone);
+            }
+            continue;
+        };
+        let alive = connected.turn(signer, &mut scratch);
+        let drained = connected.unsent() == 0;
+        if connected.ending && (drained || !alive) {
+            return Ok(Ended::Asked);
+        }
+        if !alive || (connected.closing && drained) {
+            peer = None;
+            alone_since = clock.read().boot_ms;
+        }
+    }
+}
+
+fn wait(listener: &UnixListener, peer: Option<&Peer>, ms: u64) -> Result<(), io::Error> {
+    let (fd, flags): (BorrowedFd<'_>, _) = match peer {
+        None => (listener.as_fd(), PollFlags::IN),
+        Some(peer) => {
+            let mut flags = PollFlags::empty();
+            if peer.unsent() > 0 {
+                flags |= PollFlags::OUT;
+            }
+            if peer.unsent() < MAX_UNSENT_BYTES && !peer.closing {
+                flags |= PollFlags::IN;
+            }
+            (peer.stream.as_fd(), flags)
+        }
+    };
+    let ready = peer.is_some_and(|p| p.held_back && p.unsent() < MAX_UNSENT_BYTES);
+    let ms = if ready { 0 } else { ms };
+    let timeout = Timespec {
+        tv_sec: i64::try_from(ms / 1_000).unwrap_or(1),
+        tv_nsec: i64::try_from(ms % 1_000).unwrap_or(0).saturating_mul(1_000_000),
+    };
+    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn accept(
+    listener: &UnixListener,
+    signer: &mut Signer<SystemClock>,
+    options: Options,
+) -> Result<Option<Peer>, io::Error> {
+    use rustix::io::Errno;
+    let stream = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok(stream) => stream,
+        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    let uid = peer.uid.as_raw();
+    if uid != rustix::process::geteuid().as_raw() && options.peer_uid != Some(uid) {
+        // Whoever it is gets no word.
+        return Ok(None);
+    }
+    signer.connected();
+    Ok(Some(Peer {
+        stream,
+        inbox: FrameBuffer::default(),
+        outbox: Vec::new(),
+        sent: 0,
+        closing: false,
+        ending: false,
+        held_back: false,
+    }))
+}
+
+impl Peer {
+    fn unsent(&self) -> usize {
+        self.outbox.len().saturating_sub(self.sent)
+    }
+
+    /// Reads what is there, answers, writes what fits. `false` when the peer is gone.
+    fn turn(&mut self, signer: &mut Signer<SystemClock>, scratch: &mut [u8]) -> bool {
+        use rustix::io::Errno;
+        if !self.flush() {
+            return false;
+        }
+        if self.closing || self.unsent() >= MAX_UNSENT_BYTES {
+            return true;
+        }
+        if !self.held_back {
+            match rustix::io::read(&self.stream, &mut *scratch) {
+                Ok(0) => return false,
+                Ok(n) => self.inbox.extend(scratch.get(..n).unwrap_or_default()),
+                Err(Errno::AGAIN | Errno::INTR) => return true,
+                Err(_) => return false,
+            }
+        }
+        self.held_back = false;
+        while !self.closing {
+            // A few bytes may ask for megabytes: answers are made as they are taken.
+            if self.unsent() >= MAX_UNSENT_BYTES {
+                self.held_back = true;
+                break;
+            }
+            match self.inbox.next::<Request>() {
+                Ok(None) => break,
+                Ok(Some(request)) => {
+                    let to_sign = matches!(request, Request::Prepare(_) | Request::Start(_));
+                    let response = signer.handle(request);
+                    self.answer(&response);
+                    if !self.flush() {
+                        return false;
+                    }
+                    if to_sign {
+                        // Step 5 overlaps with the service's disk: its answer has just left.
+                        signer.sign_open();
+                    }
+                }
+                Err(e) => {
+                    let detail = format!("{e}; the connection ends");
+                    self.answer(&Response::Fault(Fault { code: FaultCode::Malformed, detail }));
+                    self.closing = true;
+                }
+            }
+        }
+        self.flush()
+    }
+
+    fn answer(&mut self, response: &Response) {
+        match response {
+            Response::Ending => self.ending = true,
+            Response::Fault(f) if matches!(f.code, FaultCode::Phase | FaultCode::Version) => {
+                self.closing = true;
+            }
+            _ => {}
+        }
+        if let Err(e) = encode(response, &mut self.outbox) {
+            let fault = Fault { code: FaultCode::Internal, detail: e.to_string() };
+            // A fault of one short sentence always fits.
+            let _ = encode(&Response::Fault(fault), &mut self.outbox);
+        }
+    }
+
+    fn flush(&mut self) -> bool {
+        use rustix::io::Errno;
+        while self.unsent() > 0 {
+            let waiting = self.outbox.get(self.sent..).unwrap_or_default();
+            match rustix::io::write(&self.stream, waiting) {
+                Ok(n) => self.sent = self.sent.saturating_add(n),
+                Err(Errno::AGAIN) => return true,
+                Err(Errno::INTR) => {}
+                Err(_) => return false,
+            }
+        }
+        self.outbox.clear();
+        self.sent = 0;
+        true
+    }
+}
