@@ -1,0 +1,91 @@
+//! Where something stands in a log, as tokens and key sets spell it.
+
+use std::fmt;
+
+use chancery_tlog::{LogId, MAX_TREE_SIZE};
+use chancery_token::b64;
+
+/// Octets of randomness in a `jti`: 128 bits keep leaves unguessable.
+const JTI_RANDOM_BYTES: usize = 16;
+
+/// A place in a log: `<log id>.<index>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogAddress {
+    log: LogId,
+    index: u64,
+}
+
+impl LogAddress {
+    /// The log.
+    #[must_use]
+    pub const fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// The zero-based index of the entry.
+    #[must_use]
+    pub const fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Reads a key's member `log`, `<log id>.<index>`; `None` for any other spelling.
+    pub(crate) fn of_key(log: &str) -> Option<Self> {
+        let (log, index) = log.split_once('.')?;
+        Some(Self { log: log.parse().ok()?, index: decimal(index)? })
+    }
+
+    /// Reads a `jti`, `<log id>.<index>.<128 bits of randomness, base64url>`; `None` for any other
+    /// spelling.
+    pub(crate) fn of_jti(jti: &str) -> Option<Self> {
+        let (address, random) = jti.rsplit_once('.')?;
+        let random = b64::decode(random).ok()?;
+        Self::of_key(address).filter(|_| random.len() == JTI_RANDOM_BYTES)
+    }
+}
+
+impl fmt::Display for LogAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.log, self.index)
+    }
+}
+
+/// A plain decimal index below the size of the largest tree: digits only, no leading zero.
+fn decimal(text: &str) -> Option<u64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit())
+        && (text.len() == 1 || !text.starts_with('0'));
+    text.parse().ok().filter(|index| plain && *index < MAX_TREE_SIZE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "AAAAAAAAAAAAAAAAAAAAAA";
+
+    #[test]
+    fn addresses_round_trip() {
+        for index in [0, 1, 10, MAX_TREE_SIZE - 1] {
+            let text = format!("{LOG}.{index}");
+            let address = LogAddress::of_key(&text).unwrap();
+            assert_eq!((address.index(), address.log().to_string()), (index, LOG.to_owned()));
+            assert_eq!(address.to_string(), text);
+            assert_eq!(LogAddress::of_jti(&format!("{text}.{LOG}")), Some(address));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        for index in ["", "-1", "+1", "01", "00", "1 ", " 1", "1e3", "0x1", "9223372036854775807"] {
+            assert_eq!(LogAddress::of_key(&format!("{LOG}.{index}")), None, "{index:?}");
+            assert_eq!(LogAddress::of_jti(&format!("{LOG}.{index}.{LOG}")), None, "{index:?}");
+        }
+        for log in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAAA=", "a.b"] {
+            assert_eq!(LogAddress::of_key(&format!("{log}.1")), None, "{log:?}");
+            assert_eq!(LogAddress::of_jti(&format!("{LOG}.1.{log}")), None, "{log:?}");
+        }
+        assert_eq!(LogAddress::of_key(LOG), None);
+        assert_eq!(LogAddress::of_key(&format!("{LOG}.1.2")), None);
+        assert_eq!(LogAddress::of_jti(&format!("{LOG}.1")), None);
+        assert_eq!(LogAddress::of_jti(&format!("{LOG}.1.{LOG}.{LOG}")), None);
+    }
+}

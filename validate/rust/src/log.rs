@@ -1,0 +1,216 @@
+//! Looking a token up in the log that it names: five verdicts, never mixed up.
+//!
+//! The token alone gives its leaf and, by `jti`, its place. The log gives a signed checkpoint and
+//! tiles. Nothing that is read is trusted: the log's key must be the one that the log id names, the
+//! checkpoint must be signed by it, and the leaf must stand under its root. So the reader, and
+//! whoever serves the log to it, can cause [`Verdict::Unknown`], or hold back news; it cannot make a
+//! forged token look logged, nor a logged one forged.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+
+use chancery_entry::{Entry, TokenEntry};
+use chancery_tlog::note::{KeyType, VerifierKey};
+use chancery_tlog::{
+    Checkpoint, Hash, LogId, ProofError, TileId, TileSource, TlogProof, inclusion_proof,
+    leaf_from_tiles, leaf_hash, verify_inclusion,
+};
+
+use crate::explain::shown;
+use crate::{Rejection, RejectionCode, Validated};
+
+/// Seconds within which a token's entry is under a published checkpoint: the service publishes
+/// about once a second, and stores and caches get the rest.
+pub const DEFAULT_PUBLISH_WITHIN_S: u64 = 10;
+
+/// Reads one log, that of [`Validated::log_address`]. Whatever it answers is checked.
+pub trait LogReader {
+    /// Why something could not be read.
+    type Error: Display;
+
+    /// The log's latest signed checkpoint, a C2SP signed note.
+    ///
+    /// # Errors
+    /// Whatever kept it from being read; the verdict is then [`Verdict::Unknown`].
+    fn checkpoint(&self) -> Result<Vec<u8>, Self::Error>;
+
+    /// The bytes of a tile of hashes: the partial tile of that width, or the full tile at its place.
+    ///
+    /// # Errors
+    /// As for [`LogReader::checkpoint`].
+    fn tile(&self, id: TileId) -> Result<Vec<u8>, Self::Error>;
+
+    /// The log's verifier key, `name+hex+base64` (c2sp.org/signed-note). It is believed only if the
+    /// log id is that of its public key, so it may come from anywhere.
+    ///
+    /// # Errors
+    /// As for [`LogReader::checkpoint`].
+    fn vkey(&self) -> Result<String, Self::Error>;
+}
+
+/// What a log says about a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The token's leaf stands at its place under a verified root.
+    InLog {
+        /// The place.
+        index: u64,
+    },
+    /// The place is beyond the log's end, and the time to publish the entry is not over.
+    Pending,
+    /// The place is beyond the log's end, although the time to publish the entry is over.
+    Missing,
+    /// Another leaf stands at the token's place under a verified root: a proof that the log's owner
+    /// never logged this token there.
+    Forged {
+        /// The place.
+        index: u64,
+        /// The token's leaf.
+        expected: Hash,
+        /// The leaf that stands there.
+        found: Hash,
+        /// The log's verifier key.
+        vkey: String,
+        /// The proof that `found` stands at the place; it verifies with `vkey` alone.
+        proof: Box<TlogProof>,
+    },
+    /// The log could not be read, or what was read does not agree with its signed checkpoint.
+    Unknown {
+        /// Why, for a person.
+        why: String,
+    },
+}
+
+/// What a verdict means for a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogPolicy {
+    /// The log is not asked.
+    #[default]
+    Off,
+    /// No verdict rejects a token; the caller reports those that would, and looks at a pending one
+    /// again after the publishing time.
+    Report,
+    /// Only a token that is in the log is accepted.
+    Require,
+}
+
+/// Looks `token` up at the time `now`, in seconds since 1970; its entry should be under a published
+/// root within `publish_within_s` seconds after its `iat`. Reads each tile at most once.
+pub fn look_up(
+    token: &Validated,
+    reader: &impl LogReader,
+    now: u64,
+    publish_within_s: u64,
+) -> Verdict {
+    find(token, reader, now, publish_within_s).unwrap_or_else(|why| Verdict::Unknown { why })
+}
+
+/// Whether a token with this verdict is acceptable.
+///
+/// # Errors
+/// Under [`LogPolicy::Require`] the code of every verdict but [`Verdict::InLog`]; those of
+/// [`Verdict::Pending`] and [`Verdict::Unknown`] are retryable.
+pub fn apply(verdict: &Verdict, policy: LogPolicy) -> Result<(), Rejection> {
+    if policy != LogPolicy::Require {
+        return Ok(());
+    }
+    let (code, detail) = match verdict {
+        Verdict::InLog { .. } => return Ok(()),
+        Verdict::Pending => {
+            (RejectionCode::LogPending, "the entry is not published yet".to_owned())
+        }
+        Verdict::Missing => (RejectionCode::LogMissing, "the log ends before the entry".to_owned()),
+        Verdict::Forged { index, expected, found, .. } => (
+            RejectionCode::LogForged,
+            format!("at index {index} stands leaf `{found}`, the token's is `{expected}`"),
+        ),
+        Verdict::Unknown { why } => (RejectionCode::LogUnknown, why.clone()),
+    };
+    Err(Rejection::new(code, detail))
+}
+
+/// The verdict, or why it is unknown.
+fn find(
+    token: &Validated,
+    reader: &impl LogReader,
+    now: u64,
+    publish_within_s: u64,
+) -> Result<Verdict, String> {
+    let address = token.log_address();
+    let index = address.index();
+    let expected = leaf(token)?;
+    let key = log_key(reader, address.log())?;
+
+    let note = reader.checkpoint().map_err(|error| unread("checkpoint", &error))?;
+    let (checkpoint, note) = Checkpoint::open(&note, std::slice::from_ref(&key))
+        .map_err(|error| format!("the log's checkpoint is not believed: {error}"))?;
+    if index >= checkpoint.size {
+        let published = token.claims().iat.saturating_add(publish_within_s);
+        return Ok(if now < published { Verdict::Pending } else { Verdict::Missing });
+    }
+
+    // Which leaf stands there is believed only under the verified root. A leaf that is not under it
+    // shows that whoever serves the tiles is broken or lies, and nothing about the token.
+    let tiles = Tiles { reader, read: RefCell::default() };
+    let found = leaf_from_tiles(&tiles, index, checkpoint.size).map_err(unproven)?;
+    let hashes = inclusion_proof(&tiles, index, checkpoint.size).map_err(unproven)?;
+    verify_inclusion(&found, index, checkpoint.size, &hashes, &checkpoint.root)
+        .map_err(|error| format!("the log's tiles do not agree with its checkpoint: {error}"))?;
+    if found == expected {
+        return Ok(Verdict::InLog { index });
+    }
+    let proof = TlogProof { extra: None, index, hashes, checkpoint: note.encode() };
+    Ok(Verdict::Forged { index, expected, found, vkey: key.to_string(), proof: Box::new(proof) })
+}
+
+/// The leaf of the token's entry, from the token alone.
+fn leaf(token: &Validated) -> Result<Hash, String> {
+    let claims = token.claims();
+    let kid = *token.key_thumbprint().as_bytes();
+    let entry = TokenEntry::of(kid, claims.iat, claims.exp, token.signing_input().as_bytes());
+    let bytes = Entry::Token(entry).encode().map_err(|error| error.to_string())?;
+    Ok(leaf_hash(&bytes))
+}
+
+/// The log's key, which certifies itself: the log id is its hash.
+fn log_key<R: LogReader>(reader: &R, log: LogId) -> Result<VerifierKey, String> {
+    let vkey = reader.vkey().map_err(|error| unread("verifier key", &error))?;
+    let key = VerifierKey::parse(&vkey)
+        .map_err(|error| format!("the log's verifier key is not believed: {error}"))?;
+    let public = <&[u8; 32]>::try_from(key.public_key()).ok();
+    match public {
+        Some(public) if key.key_type() == KeyType::Ed25519 && LogId::of(public) == log => Ok(key),
+        _ => Err(format!("verifier key `{}` is not that of log `{log}`", shown(&vkey))),
+    }
+}
+
+/// A reader's tiles, each read once: leaf and proof want the same ones.
+struct Tiles<'r, R> {
+    reader: &'r R,
+    read: RefCell<Vec<(TileId, Vec<u8>)>>,
+}
+
+impl<R: LogReader> TileSource for Tiles<'_, R> {
+    type Error = R::Error;
+
+    fn tile(&self, id: TileId) -> Result<Vec<u8>, R::Error> {
+        let known = self.read.borrow().iter().find(|(known, _)| *known == id).cloned();
+        if let Some((_, bytes)) = known {
+            return Ok(bytes);
+        }
+        let bytes = self.reader.tile(id)?;
+        self.read.borrow_mut().push((id, bytes.clone()));
+        Ok(bytes)
+    }
+}
+
+fn unread(what: &str, error: &impl Display) -> String {
+    format!("the log's {what} could not be read: {}", shown(&error.to_string()))
+}
+
+fn unproven<E: Display>(error: ProofError<E>) -> String {
+    match error {
+        ProofError::Source(error) => unread("tile", &error),
+        ProofError::Log(error) => format!("the log's tiles are malformed: {error}"),
+    }
+}

@@ -1,0 +1,333 @@
+//! The five verdicts, against a small log in memory.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use chancery_entry::{Entry, TokenEntry};
+use chancery_tlog::note::VerifierKey;
+use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
+use chancery_token::{Algorithm, RsaBits, SigningKey};
+use chancery_validate::log::{LogPolicy, LogReader, Verdict, apply, look_up};
+use chancery_validate::{RejectionCode, Validated, Validator};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::draft::{NOW, RANDOM, by, good, key};
+
+const PUBLISH_WITHIN_S: u64 = 10;
+
+/// A log with its identity key, all of its tiles, and its latest checkpoint.
+#[derive(Clone)]
+struct MemoryLog {
+    vkey: String,
+    checkpoint: Vec<u8>,
+    tiles: BTreeMap<String, Vec<u8>>,
+    fails: Option<&'static str>,
+    read: RefCell<Vec<TileId>>,
+}
+
+struct Identity {
+    key: SigningKey,
+    name: VerifierKey,
+    id: LogId,
+}
+
+impl Identity {
+    fn new() -> Self {
+        let key = SigningKey::generate(Algorithm::Ed25519, RsaBits::B2048).unwrap();
+        let public = <[u8; 32]>::try_from(key.public().raw()).unwrap();
+        let name = VerifierKey::new_ed25519("log.example/a", &public).unwrap();
+        Self { key, name, id: LogId::of(&public) }
+    }
+
+    /// The log of these leaves.
+    fn log(&self, leaves: &[Hash]) -> MemoryLog {
+        let mut builder = TileBuilder::new();
+        let mut tiles = BTreeMap::new();
+        for leaf in leaves {
+            tiles.extend(builder.append(*leaf).into_iter().map(|(id, bytes)| (id.path(), bytes)));
+        }
+        tiles.extend(builder.edge().map(|(id, bytes)| (id.path(), bytes.to_vec())));
+        let checkpoint = Checkpoint::new(self.name.name(), builder.size(), builder.root()).unwrap();
+        let note = checkpoint.sign(&self.name, |body| self.key.sign(body).unwrap()).unwrap();
+        MemoryLog {
+            vkey: self.name.to_string(),
+            checkpoint: note.into_bytes(),
+            tiles,
+            fails: None,
+            read: RefCell::default(),
+        }
+    }
+
+    /// A validated token at `index` of this log, and its leaf.
+    fn token(&self, index: u64) -> (Validated, Hash) {
+        let draft = good()
+            .claim("jti", format!("{}.{index}.{RANDOM}", self.id))
+            .member("log", format!("{}.0", self.id));
+        let validator =
+            Validator::from_jwks(draft.configuration(), draft.keys().as_bytes()).unwrap();
+        let token = validator.validate(&draft.token(), NOW).unwrap();
+        let kid = *key(Algorithm::Es256).public().kid().as_bytes();
+        let entry = TokenEntry::of(kid, NOW - 60, NOW + 540, token.signing_input().as_bytes());
+        let leaf = leaf_hash(&Entry::Token(entry).encode().unwrap());
+        (token, leaf)
+    }
+}
+
+impl LogReader for MemoryLog {
+    type Error = String;
+
+    fn checkpoint(&self) -> Result<Vec<u8>, String> {
+        self.fail("checkpoint").map(|()| self.checkpoint.clone())
+    }
+
+    fn tile(&self, id: TileId) -> Result<Vec<u8>, String> {
+        self.read.borrow_mut().push(id);
+        self.fail("tile")?;
+        self.tiles.get(&id.path()).cloned().ok_or_else(|| format!("no {}", id.path()))
+    }
+
+    fn vkey(&self) -> Result<String, String> {
+        self.fail("vkey").map(|()| self.vkey.clone())
+    }
+}
+
+impl MemoryLog {
+    fn fail(&self, what: &str) -> Result<(), String> {
+        if self.fails == Some(what) { Err("connection\nreset".to_owned()) } else { Ok(()) }
+    }
+
+    fn ask(&self, token: &Validated) -> Verdict {
+        look_up(token, self, NOW, PUBLISH_WITHIN_S)
+    }
+}
+
+fn filler(number: usize) -> Hash {
+    leaf_hash(format!("entry {number}").as_bytes())
+}
+
+/// A log of `size` leaves with the token's at `index`.
+fn logged(identity: &Identity, index: usize, size: usize) -> (Validated, MemoryLog) {
+    let (token, leaf) = identity.token(index as u64);
+    let leaves: Vec<_> = (0..size).map(|at| if at == index { leaf } else { filler(at) }).collect();
+    (token, identity.log(&leaves))
+}
+
+fn why(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Unknown { why } => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_logged_token_is_found_at_every_place() {
+    let identity = Identity::new();
+    for size in [1, 2, 3, 255, 256, 257, 300, 513] {
+        for index in [0, 1, 2, 254, 255, 256, 299, 512].into_iter().filter(|index| *index < size) {
+            let (token, log) = logged(&identity, index, size);
+            assert_eq!(
+                log.ask(&token),
+                Verdict::InLog { index: index as u64 },
+                "{index} of {size}"
+            );
+            let read = log.read.take();
+            let distinct: HashSet<_> = read.iter().collect();
+            assert_eq!(distinct.len(), read.len(), "a tile was read twice");
+        }
+    }
+}
+
+#[test]
+fn a_full_tile_serves_for_a_partial_one() {
+    let identity = Identity::new();
+    let (token, later) = logged(&identity, 7, 256);
+    let (_, mut log) = logged(&identity, 7, 9);
+    let (_, leaf) = identity.token(7);
+    let full = &later.tiles["tile/0/000"];
+    // ECDSA signatures differ each time, the signing input and so the leaf do not.
+    assert_eq!(full[7 * 32..8 * 32], leaf.0);
+    log.tiles.insert("tile/0/000.p/9".into(), full.clone());
+    assert_eq!(log.ask(&token), Verdict::InLog { index: 7 });
+}
+
+#[test]
+fn beyond_the_end_time_decides() {
+    let identity = Identity::new();
+    let (token, _) = identity.token(5);
+    for log in [identity.log(&[]), logged(&identity, 3, 5).1] {
+        let issued = token.claims().iat;
+        for (age_s, young) in [(0, true), (9, true), (10, false), (60, false)] {
+            let wanted = if young { Verdict::Pending } else { Verdict::Missing };
+            assert_eq!(look_up(&token, &log, issued + age_s, PUBLISH_WITHIN_S), wanted);
+        }
+        assert_eq!(look_up(&token, &log, issued, 0), Verdict::Missing);
+        assert_eq!(look_up(&token, &log, u64::MAX, u64::MAX), Verdict::Missing);
+    }
+}
+
+#[test]
+fn another_leaf_under_a_verified_root_is_a_proof_of_forgery() {
+    let identity = Identity::new();
+    for size in [6, 300] {
+        let (token, leaf) = identity.token(5);
+        let log = identity.log(&(0..size).map(filler).collect::<Vec<_>>());
+        let Verdict::Forged { index, expected, found, vkey, proof } = log.ask(&token) else {
+            panic!("not forged");
+        };
+        assert_eq!((index, expected, found), (5, leaf, filler(5)));
+        // The proof stands by itself: anybody can check it with the log's key.
+        let known = [VerifierKey::parse(&vkey).unwrap()];
+        assert_eq!(proof.index, 5);
+        assert_eq!(proof.verify(&found, &known).unwrap().size, size as u64);
+        assert!(proof.verify(&expected, &known).is_err());
+    }
+}
+
+/// The token's leaf one place further is another leaf at its place.
+#[test]
+fn the_right_leaf_at_another_place_does_not_help() {
+    let identity = Identity::new();
+    let (token, leaf) = identity.token(5);
+    let mut leaves: Vec<_> = (0..9).map(filler).collect();
+    leaves[6] = leaf;
+    assert!(
+        matches!(identity.log(&leaves).ask(&token), Verdict::Forged { found, .. } if found == filler(5))
+    );
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown() {
+    let identity = Identity::new();
+    let (token, log) = logged(&identity, 5, 300);
+    for (what, told) in [("checkpoint", "checkpoint"), ("tile", "tile"), ("vkey", "verifier key")] {
+        let broken = MemoryLog { fails: Some(what), ..log.clone() };
+        let wanted = format!("the log's {told} could not be read: connection\\nreset");
+        assert_eq!(why(broken.ask(&token)), wanted);
+    }
+    // The leaf and its nearest siblings, and the right edge.
+    for path in ["tile/0/000", "tile/0/001.p/44"] {
+        let mut broken = log.clone();
+        broken.tiles.remove(path).unwrap();
+        assert!(why(broken.ask(&token)).contains(path), "{path}");
+    }
+}
+
+#[test]
+fn only_the_key_that_the_log_id_names_is_believed() {
+    let (identity, stranger) = (Identity::new(), Identity::new());
+    let (token, log) = logged(&identity, 0, 1);
+    // A stranger's log that holds the token's very leaf, signed by the stranger.
+    let (_, leaf) = identity.token(0);
+    let wrong = stranger.log(&[leaf]);
+    assert!(why(wrong.ask(&token)).contains("is not that of log"));
+    let mixed = MemoryLog { vkey: log.vkey.clone(), ..wrong.clone() };
+    assert!(why(mixed.ask(&token)).contains("checkpoint is not believed"));
+    let other = MemoryLog { vkey: wrong.vkey, ..log.clone() };
+    assert!(why(other.ask(&token)).contains("is not that of log"));
+    for vkey in ["", "a+b+c", "log.example/a\n"] {
+        let broken = MemoryLog { vkey: vkey.to_owned(), ..log.clone() };
+        assert!(why(broken.ask(&token)).contains("verifier key is not believed"));
+    }
+}
+
+/// Whoever serves the tiles cannot make a forgery look logged, nor a logged token forged.
+#[test]
+fn tiles_that_do_not_hash_to_the_root_prove_nothing() {
+    let identity = Identity::new();
+    let (token, leaf) = identity.token(5);
+    let honest = identity.log(&(0..300).map(filler).collect::<Vec<_>>());
+    let mut lying = honest.clone();
+    lying.tiles.get_mut("tile/0/000").unwrap()[5 * 32..6 * 32].copy_from_slice(&leaf.0);
+    assert!(why(lying.ask(&token)).contains("do not agree with its checkpoint"));
+
+    let (token, mut lying) = logged(&identity, 5, 300);
+    lying.tiles.get_mut("tile/0/000").unwrap()[5 * 32] ^= 1;
+    assert!(why(lying.ask(&token)).contains("do not agree with its checkpoint"));
+    lying.tiles.get_mut("tile/0/000").unwrap().pop();
+    assert!(why(lying.ask(&token)).contains("tiles are malformed"));
+}
+
+#[test]
+fn require_accepts_what_is_in_the_log_only() {
+    for (verdict, code) in verdicts() {
+        assert_eq!(apply(&verdict, LogPolicy::Off), Ok(()));
+        assert_eq!(apply(&verdict, LogPolicy::Report), Ok(()));
+        let required = apply(&verdict, LogPolicy::Require);
+        assert_eq!(required.as_ref().err().map(|rejection| rejection.code()), code);
+        if let Err(rejection) = required {
+            let retry = matches!(verdict, Verdict::Pending | Verdict::Unknown { .. });
+            assert_eq!(rejection.retryable(), retry);
+        }
+    }
+    assert_eq!(LogPolicy::default(), LogPolicy::Off);
+}
+
+/// One verdict of each kind, from real lookups, with the code that it gives.
+fn verdicts() -> Vec<(Verdict, Option<RejectionCode>)> {
+    let identity = Identity::new();
+    let (token, log) = logged(&identity, 5, 9);
+    let short = identity.log(&[filler(0)]);
+    let broken = MemoryLog { fails: Some("tile"), ..log.clone() };
+    vec![
+        (log.ask(&token), None),
+        (
+            look_up(&token, &short, token.claims().iat, PUBLISH_WITHIN_S),
+            Some(RejectionCode::LogPending),
+        ),
+        (short.ask(&token), Some(RejectionCode::LogMissing)),
+        (
+            identity.log(&(0..9).map(filler).collect::<Vec<_>>()).ask(&token),
+            Some(RejectionCode::LogForged),
+        ),
+        (broken.ask(&token), Some(RejectionCode::LogUnknown)),
+    ]
+}
+
+/// The codes that lookups produce under `require`.
+pub fn produced() -> BTreeSet<RejectionCode> {
+    let rejections = verdicts().into_iter().map(|(verdict, _)| apply(&verdict, LogPolicy::Require));
+    rejections.filter_map(|verdict| verdict.err().map(|rejection| rejection.code())).collect()
+}
+
+/// A token's leaf depends on the key itself, not on the name that a set gives it.
+#[test]
+fn the_leaf_names_the_key_by_its_thumbprint() {
+    let identity = Identity::new();
+    let draft = by(Algorithm::Ed25519)
+        .header("kid", "friendly name")
+        .member("kid", "friendly name")
+        .claim("jti", format!("{}.0.{RANDOM}", identity.id))
+        .member("log", format!("{}.0", identity.id));
+    let validator = Validator::from_jwks(draft.configuration(), draft.keys().as_bytes()).unwrap();
+    let token = validator.validate(&draft.token(), NOW).unwrap();
+    let kid = *key(Algorithm::Ed25519).public().kid().as_bytes();
+    let entry = TokenEntry::of(kid, NOW - 60, NOW + 540, token.signing_input().as_bytes());
+    let log = identity.log(&[leaf_hash(&Entry::Token(entry).encode().unwrap())]);
+    assert_eq!(log.ask(&token), Verdict::InLog { index: 0 });
+}
+
+proptest! {
+    #[test]
+    fn one_changed_byte_never_changes_a_verdict_into_another_but_unknown(
+        forged in any::<bool>(), file in any::<Index>(), at in any::<Index>(), bit in 0..8_u8,
+    ) {
+        let identity = Identity::new();
+        let (token, mut log) = logged(&identity, 5, 300);
+        if forged {
+            log = identity.log(&(0..300).map(filler).collect::<Vec<_>>());
+        }
+        let honest = log.ask(&token);
+        let paths: Vec<_> = log.tiles.keys().cloned().collect();
+        let bytes = match file.index(paths.len() + 1) {
+            0 => &mut log.checkpoint,
+            n => log.tiles.get_mut(&paths[n - 1]).unwrap(),
+        };
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        match log.ask(&token) {
+            Verdict::Unknown { .. } => {}
+            same => prop_assert_eq!(same, honest),
+        }
+    }
+}

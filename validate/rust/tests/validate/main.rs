@@ -1,0 +1,10 @@
+//! The validator from outside: the corpus, the log lookup, properties, and the documentation.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code stops at the first surprise")]
+#![expect(clippy::indexing_slicing, reason = "test data have the shape that is written here")]
+
+mod cases;
+mod corpus;
+mod docs;
+mod draft;
+mod lookup;
+mod properties;
