@@ -1,0 +1,111 @@
+//! Reading over HTTP or from a folder, with limits: what is fetched comes from strangers.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+/// A command gives up on a server after this long.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// The largest answer: a bundle of 256 entries of 64 KiB, which no log of ours comes near.
+const MAX_ANSWER_BYTES: u64 = 17 * 1024 * 1024;
+
+/// A client with time and size limits that follows no redirects.
+pub struct Web(Agent);
+
+impl Web {
+    /// A new client; TLS by aws-lc with the system's roots.
+    pub fn new() -> Self {
+        // A second call finds the provider installed, which is as good.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let config = Agent::config_builder()
+            .timeout_global(Some(TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .tls_config(tls)
+            .user_agent(crate::SOFTWARE)
+            .build();
+        Self(config.into())
+    }
+
+    /// The body of a successful GET.
+    pub fn get(&self, url: &str) -> anyhow::Result<Vec<u8>> {
+        let mut response = self.0.get(url).call().map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
+        let status = response.status();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let body = body.map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
+        if !status.is_success() {
+            let text = String::from_utf8_lossy(&body);
+            anyhow::bail!("GET {url}: {status}: {}", text.trim().escape_debug());
+        }
+        Ok(body)
+    }
+
+    /// Posts a body; answers the status and the answer's body.
+    pub fn post(&self, url: &str, kind: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        let mut response = self
+            .0
+            .post(url)
+            .content_type(kind)
+            .send(body)
+            .map_err(|e| anyhow::anyhow!("POST {url}: {e}"))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        Ok((status, body.map_err(|e| anyhow::anyhow!("POST {url}: {e}"))?))
+    }
+}
+
+/// A place with objects by path: a URL prefix or a folder.
+pub enum Place {
+    /// Below a URL.
+    Web(Web, String),
+    /// Below a folder.
+    Folder(PathBuf),
+}
+
+impl Place {
+    /// A place by what the user wrote.
+    pub fn parse(text: &str) -> Self {
+        if text.starts_with("http://") || text.starts_with("https://") {
+            Place::Web(Web::new(), text.trim_end_matches('/').to_owned())
+        } else {
+            Place::Folder(PathBuf::from(text))
+        }
+    }
+
+    /// Reads one object.
+    pub fn read(&self, path: &str) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Place::Web(web, prefix) => web.get(&format!("{prefix}/{path}")),
+            Place::Folder(folder) => {
+                let file = folder.join(Path::new(path));
+                std::fs::read(&file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))
+            }
+        }
+    }
+}
+
+/// One log at a place, for validation.
+pub struct LogPlace(pub Place);
+
+impl chancery_validate::log::LogReader for LogPlace {
+    type Error = String;
+
+    fn checkpoint(&self) -> Result<Vec<u8>, String> {
+        self.0.read("checkpoint").map_err(|e| e.to_string())
+    }
+
+    fn tile(&self, id: chancery_tlog::TileId) -> Result<Vec<u8>, String> {
+        self.0.read(&id.path()).map_err(|e| e.to_string())
+    }
+
+    fn vkey(&self) -> Result<String, String> {
+        let bytes = self.0.read("vkey").map_err(|e| e.to_string())?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+}

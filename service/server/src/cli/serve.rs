@@ -1,0 +1,252 @@
+//! `chancery serve`: puts the service up, and takes it down in order.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{DEFAULT_DATA, complain, say};
+use crate::config::{Config, LogFormat, Logging};
+use crate::folder::{DataFolder, Paths};
+use crate::listen::{self, ListenOptions, Tls, TlsOptions};
+use crate::service::{Service, SignerAt};
+use crate::store::Store;
+use crate::{control, http};
+
+/// After the listeners drained, open batches get this long.
+const FINISH_WITHIN: Duration = Duration::from_secs(15);
+
+/// `chancery serve`
+#[derive(Debug, Args)]
+#[command(after_help = "Without --config: development mode on 127.0.0.1:8420, with realms \
+    `consumers` and `organizations` and a demo client.")]
+pub struct ServeArgs {
+    /// Configuration file (docs/configuration.md)
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Data folder
+    #[arg(long, env = "CHANCERY_DATA")]
+    data: Option<PathBuf>,
+    /// Address of the public listener
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Address of the admin listener: health and metrics
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+    /// Attach to this signer instead of starting one: unix:PATH
+    #[arg(long, value_parser = parse_signer)]
+    signer: Option<PathBuf>,
+}
+
+fn parse_signer(text: &str) -> Result<PathBuf, String> {
+    match text.split_once(':') {
+        Some(("unix", path)) if !path.is_empty() => Ok(PathBuf::from(path)),
+        Some(("vsock", _)) => Err("vsock is not supported by this version; use unix:PATH".into()),
+        _ => Err("a signer is named unix:PATH".into()),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let (config, folder) = prepare(&args)?;
+    start_logging(&config.logging)?;
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(args, config, folder.paths()));
+    // Nothing of the runtime may keep a stopped service alive.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+fn prepare(args: &ServeArgs) -> anyhow::Result<(Config, DataFolder)> {
+    let Some(file) = &args.config else {
+        let data = args.data.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA));
+        let folder = DataFolder::open(&data)?;
+        let listen = args.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8420)));
+        if !listen.ip().is_loopback() {
+            anyhow::bail!("development mode listens on loopback only; write a --config file");
+        }
+        let admin = args.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8421)));
+        let config = Config::development(listen, admin, data, &folder.paths().demo_key())?;
+        return Ok((config, folder));
+    };
+    let mut config = Config::load(file)?;
+    if let Some(data) = &args.data {
+        config.data.clone_from(data);
+    }
+    config.listen = args.listen.unwrap_or(config.listen);
+    config.admin_listen = args.admin.unwrap_or(config.admin_listen);
+    let folder = DataFolder::open(&config.data)?;
+    Ok((config, folder))
+}
+
+fn start_logging(logging: &Logging) -> anyhow::Result<()> {
+    let level = logging.level.clone().unwrap_or_else(|| "info".to_owned());
+    let filter = tracing_subscriber::EnvFilter::try_new(&level)
+        .map_err(|e| anyhow::anyhow!("logging.level `{level}`: {e}"))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
+    let result = match logging.format {
+        LogFormat::Human => builder.try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    result.map_err(|e| anyhow::anyhow!("logging: {e}"))
+}
+
+/// Thousands of connections need as many descriptors; the hard limit is the operator's word.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, wanted).is_err() {
+        tracing::warn!("the limit of open files stays at {:?}", limit.current);
+    }
+}
+
+async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<ExitCode> {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let tls = match &config.tls {
+        Some(tls) => Some(Tls::load(TlsOptions {
+            cert_file: tls.cert_file.clone(),
+            key_file: tls.key_file.clone(),
+        })?),
+        None => None,
+    };
+    // Bound first: an address in use is found before anything is started.
+    let public = listen::bind(config.listen)?;
+    let admin = listen::bind(config.admin_listen)?;
+    let store = Store::local(&paths.store())?;
+    let signer_at = args.signer.map_or(SignerAt::Own, SignerAt::Socket);
+    let (service, wal) = Service::open(config, paths.clone(), store, signer_at).await?;
+    let control = control::bind(&paths.control_socket())?;
+
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let supervisor = {
+        let service = service.clone();
+        let stop = stop.clone();
+        std::thread::Builder::new().name("supervisor".into()).spawn(move || {
+            let result = service.supervise(wal);
+            // Whatever ended the supervisor ends the service.
+            let _ = stop.send(true);
+            result
+        })?
+    };
+    tokio::spawn(service.clone().publish_forever());
+    tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
+    tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
+    let admin_done = listen::serve(
+        admin,
+        http::admin(service.clone()),
+        ListenOptions::default(),
+        until(stopped.clone()),
+    );
+    let admin_task = tokio::spawn(admin_done);
+    announce(&service).await;
+    let options = ListenOptions { tls, ..ListenOptions::default() };
+    let drained =
+        listen::serve(public, http::public(service.clone()), options, until(stopped)).await;
+    if drained.cut > 0 {
+        tracing::warn!("{} connections were cut off", drained.cut);
+    }
+    admin_task.abort();
+    service.issuer.stop();
+    let finished = tokio::task::spawn_blocking(move || supervisor.join());
+    let result = tokio::time::timeout(FINISH_WITHIN, finished).await;
+    service.publish().await?;
+    let _ = std::fs::remove_file(paths.control_socket());
+    match result {
+        Ok(Ok(Ok(outcome))) => outcome?,
+        Ok(_) => anyhow::bail!("the supervisor thread failed"),
+        Err(_) => tracing::warn!("open batches were left to the next start"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// SIGTERM and SIGINT drain; SIGHUP reads configuration and certificates again.
+async fn obey_signals(
+    service: Arc<Service>,
+    stop: tokio::sync::watch::Sender<bool>,
+    tls: Option<Arc<Tls>>,
+    config_file: Option<PathBuf>,
+) {
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::hangup()),
+    );
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        tracing::error!("signals cannot be handled");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(&service, tls.as_deref(), config_file.as_deref()).await,
+        }
+    }
+    tracing::info!("stopping: requests in flight are finished first");
+    let _ = stop.send(true);
+}
+
+async fn reload(service: &Service, tls: Option<&Tls>, config_file: Option<&std::path::Path>) {
+    if let Some(tls) = tls
+        && let Err(e) = tls.reload()
+    {
+        tracing::error!("TLS files: {e}; the old ones stay");
+    }
+    let Some(file) = config_file else { return };
+    let outcome = match Config::load(file) {
+        Ok(config) => service.reload(&config).await.map_err(|e| e.to_string()).and_then(|r| r),
+        Err(e) => Err(e.to_string()),
+    };
+    match outcome {
+        Ok(version) => tracing::info!("policy version {version} is loaded"),
+        Err(e) => tracing::error!("reload: {e}; the old policy stays"),
+    }
+}
+
+/// Says what runs, once the signer is attached.
+async fn announce(service: &Arc<Service>) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while service.attached().is_none() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let config = &service.config;
+    let mut lines =
+        vec![format!("chancery serves {} (listening on {})", config.base_url, config.listen)];
+    for realm in &service.policy().document.realms {
+        let names: Vec<_> = realm.algorithms.iter().map(|a| a.as_str()).collect();
+        lines.push(format!("  realm {:<16} {} ({})", realm.name, realm.issuer, names.join(", ")));
+    }
+    if let Some(signer) = service.attached() {
+        lines.push(format!("  signer log {}", signer.vkey));
+        for protection in &signer.sandbox {
+            let state = if protection.in_force { "in force" } else { "MISSING" };
+            lines.push(format!("  {:<14} {state}: {}", protection.name, protection.detail));
+        }
+        lines.push("  evidence       software: nobody but this host vouches for the signer".into());
+    }
+    lines.push(format!("  health and metrics on http://{}", config.admin_listen));
+    if config.development {
+        lines.push("  development mode: realms and a demo client, for this machine only".into());
+    }
+    if let Err(e) = say(&lines.join("\n")) {
+        complain(&format!("standard output: {e}"));
+    }
+}

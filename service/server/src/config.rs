@@ -1,0 +1,312 @@
+//! The configuration: one TOML file, one structure. `docs/configuration.md` is its reference; a
+//! test parses every sample there.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use chancery_policy::document::{ClientDocument, GrantDocument};
+use chancery_policy::{PolicyDocument, RealmDocument, Schedule};
+use chancery_token::Algorithm;
+use chancery_token::client::ClientKey;
+use serde::Deserialize;
+
+use crate::listen::Network;
+
+/// The id of the demo client of development mode.
+pub const DEMO_CLIENT: &str = "demo";
+
+/// The whole configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Public URL of the service, without a final slash. Log origins derive from it, and nothing is
+    /// ever derived from a Host header.
+    pub base_url: String,
+    /// Address of the public listener.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Address of the admin listener: health and metrics only.
+    #[serde(default = "default_admin")]
+    pub admin_listen: SocketAddr,
+    /// The data folder.
+    #[serde(default = "default_data")]
+    pub data: PathBuf,
+    /// TLS for the public listener.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+    /// Proxies whose `Forwarded` and `X-Forwarded-For` headers count.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// How many unverifiable proofs a second one source address may send (a /64 for IPv6).
+    #[serde(default = "default_unverified")]
+    pub unverified_per_s: u32,
+    /// Size of each of the three write-ahead segments, in MiB.
+    #[serde(default = "default_segment")]
+    pub wal_segment_mib: u64,
+    /// How the log of the service itself looks.
+    #[serde(default)]
+    pub logging: Logging,
+    /// The realms.
+    pub realms: Vec<RealmDocument>,
+    /// Made up by development mode, not read from a file.
+    #[serde(skip)]
+    pub development: bool,
+}
+
+/// TLS files, PEM.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Certificate chain, leaf first.
+    pub cert_file: PathBuf,
+    /// Private key.
+    pub key_file: PathBuf,
+}
+
+/// The service's own log.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Logging {
+    /// `human` or `json`.
+    pub format: LogFormat,
+    /// `error`, `warn`, `info`, `debug`, or a filter as `tracing` reads it.
+    pub level: Option<String>,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For a person.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8420))
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8421))
+}
+
+fn default_data() -> PathBuf {
+    PathBuf::from("chancery-data")
+}
+
+fn default_unverified() -> u32 {
+    20
+}
+
+fn default_segment() -> u64 {
+    64
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("configuration `{path}`: {why}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's word.
+        why: String,
+    },
+    /// The file is not a configuration.
+    #[error("configuration `{path}`: {why}")]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, from the TOML parser.
+        why: String,
+    },
+    /// A value is out of bounds.
+    #[error("configuration: {0}")]
+    Value(String),
+    /// The demo client's key cannot be kept.
+    #[error("demo client key: {0}")]
+    Demo(String),
+}
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the place.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| ConfigError::Unreadable { path: path.to_owned(), why: e.to_string() })?;
+        Self::parse(&text).map_err(|e| match e {
+            ConfigError::Shape { why, .. } => ConfigError::Shape { path: path.to_owned(), why },
+            other => other,
+        })
+    }
+
+    /// Reads and checks a text.
+    ///
+    /// # Errors
+    /// [`ConfigError`], naming the place.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|e| ConfigError::Shape { path: PathBuf::new(), why: e.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let rest = self
+            .base_url
+            .strip_prefix("https://")
+            .or_else(|| self.base_url.strip_prefix("http://"));
+        if rest.is_none_or(str::is_empty) || self.base_url.ends_with('/') {
+            return Err(ConfigError::Value(format!(
+                "base_url `{}` must be an http(s) URL without a final slash",
+                self.base_url
+            )));
+        }
+        if !(1..=1_024).contains(&self.wal_segment_mib) {
+            return Err(ConfigError::Value("wal_segment_mib must be within 1 to 1024".into()));
+        }
+        if self.unverified_per_s == 0 {
+            return Err(ConfigError::Value("unverified_per_s must be at least 1".into()));
+        }
+        self.policy(1).check().map_err(|e| ConfigError::Value(e.to_string()))
+    }
+
+    /// Prefix of log origins: the public URL without its scheme.
+    #[must_use]
+    pub fn log_prefix(&self) -> String {
+        let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, r)| r);
+        format!("{rest}/log")
+    }
+
+    /// The policy that this configuration means, as one version.
+    #[must_use]
+    pub fn policy(&self, version: u64) -> PolicyDocument {
+        PolicyDocument { version, log_prefix: self.log_prefix(), realms: self.realms.clone() }
+    }
+
+    /// What is allowed and yet worth a warning.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if self.tls.is_none() && !self.listen.ip().is_loopback() {
+            warnings.push(format!(
+                "`{}` is not loopback and has no TLS: put a TLS proxy in front, or set [tls]",
+                self.listen
+            ));
+        }
+        if !self.admin_listen.ip().is_loopback() {
+            warnings.push(format!("admin_listen `{}` is not loopback", self.admin_listen));
+        }
+        for realm in &self.realms {
+            let expected = format!("{}/{}", self.base_url, realm.name);
+            if realm.issuer != expected {
+                warnings.push(format!(
+                    "realm `{}`: issuer `{}` is not `{expected}`; its discovery documents must be \
+                     served under the issuer's URL by other means",
+                    realm.name, realm.issuer
+                ));
+            }
+            if realm.issuer.starts_with("http://") && !self.development {
+                warnings.push(format!("realm `{}`: the issuer is not https", realm.name));
+            }
+            if realm.clients.is_empty() {
+                warnings.push(format!("realm `{}` has no clients", realm.name));
+            }
+        }
+        warnings
+    }
+
+    /// Development mode: loopback, two realms, a demo client whose key is kept at `demo_key`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Demo`].
+    pub fn development(
+        listen: SocketAddr,
+        admin_listen: SocketAddr,
+        data: PathBuf,
+        demo_key: &Path,
+    ) -> Result<Self, ConfigError> {
+        let key = demo_client_key(demo_key)?;
+        let base_url = format!("http://{listen}");
+        let realm = |name: &str, algorithms: &[Algorithm]| RealmDocument {
+            name: name.to_owned(),
+            issuer: format!("{base_url}/{name}"),
+            algorithms: algorithms.to_vec(),
+            rsa_bits: 2048,
+            schedule: Schedule::default(),
+            clients: vec![demo_client(&key)],
+        };
+        use Algorithm as A;
+        let realms = vec![
+            realm("consumers", &[A::Es256, A::Rs256, A::Ps256, A::Ed25519]),
+            realm("organizations", &[A::Ed25519, A::Es384, A::MlDsa44, A::MlDsa65, A::MlDsa87]),
+        ];
+        let config = Self {
+            base_url,
+            listen,
+            admin_listen,
+            data,
+            tls: None,
+            trusted_proxies: Vec::new(),
+            unverified_per_s: default_unverified(),
+            wal_segment_mib: 16,
+            logging: Logging::default(),
+            realms,
+            development: true,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+fn demo_client(key: &ClientKey) -> ClientDocument {
+    let texts = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect();
+    ClientDocument {
+        id: DEMO_CLIENT.to_owned(),
+        keys: vec![key.signing_key().public().jwk()],
+        grants: vec![GrantDocument {
+            name: "demo".to_owned(),
+            audiences: texts(&["https://api.example", "https://orders.example"]),
+            subjects: texts(&[DEMO_CLIENT, "user:*"]),
+            scopes: texts(&["read", "write"]),
+            claims: texts(&["tier", "roles"]),
+            max_lifetime_s: None,
+            algorithms: None,
+            require_cnf: false,
+            max_audiences: 1,
+        }],
+        max_tokens_per_s: None,
+        replay_capacity: 100_000,
+        accept_eddsa: true,
+    }
+}
+
+/// The demo client's key: read from its file, or made and written with mode 0600.
+fn demo_client_key(path: &Path) -> Result<ClientKey, ConfigError> {
+    let failed = |e: String| ConfigError::Demo(format!("`{}`: {e}", path.display()));
+    match std::fs::read_to_string(path) {
+        Ok(pem) => ClientKey::from_pkcs8_pem(&pem).map_err(|e| failed(e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let key = ClientKey::generate(Algorithm::Es256).map_err(|e| failed(e.to_string()))?;
+            write_private(path, &key.to_pkcs8_pem()).map_err(|e| failed(e.to_string()))?;
+            Ok(key)
+        }
+        Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! `POST /{realm}/token`: the client credentials grant with `private_key_jwt` (RFC 6749 section
+//! 4.4, RFC 7521, RFC 7523, RFC 8707). The assertion travels untouched to the signer.
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, body::Bytes};
+use chancery_signer_api::{IssueRequest, Proof};
+use serde_json::json;
+
+use super::{App, RequestId, errors};
+use crate::issue::Verdict;
+use crate::listen::{PeerAddr, client_address};
+
+/// RFC 7523 section 2.2.
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// Parameters of a token request.
+#[derive(Debug, Default, PartialEq)]
+struct Form {
+    grant_type: Option<String>,
+    assertion_type: Option<String>,
+    assertion: Option<String>,
+    scope: Option<String>,
+    audiences: Vec<String>,
+}
+
+/// The token endpoint.
+pub async fn token(
+    State(app): State<App>,
+    Path(realm): Path<String>,
+    Extension(id): Extension<RequestId>,
+    Extension(PeerAddr(peer)): Extension<PeerAddr>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let started = std::time::Instant::now();
+    let address = client_address(peer, &headers, &app.service.config.trusted_proxies);
+    if !app.sources.may_ask(address, started) {
+        app.service.metrics.limited();
+        return errors::limited();
+    }
+    let request = match read(&realm, &headers, &body, id) {
+        Ok(request) => request,
+        Err((error, detail)) => {
+            return errors::oauth_with(
+                StatusCode::BAD_REQUEST,
+                error,
+                "malformed_request",
+                &detail,
+            );
+        }
+    };
+    match app.service.issuer.issue(request).await {
+        Err(e) => errors::unavailable(&e),
+        Ok(mut verdicts) => match verdicts.pop() {
+            Some(Verdict::Issued(issued)) => granted(&issued),
+            Some(Verdict::Refused { code, detail }) => {
+                super::requests::note_unverified(&app, &code, address, started);
+                errors::oauth(&code, &detail)
+            }
+            None => errors::oauth("malformed_request", "nothing was asked for"),
+        },
+    }
+}
+
+fn granted(issued: &crate::issue::Issued) -> Response {
+    let mut body = json!({
+        "access_token": issued.token,
+        "token_type": "Bearer",
+        "expires_in": issued.lifetime_s,
+    });
+    // RFC 6749 section 5.1: required when it differs from what was asked for; always useful.
+    if let Some(members) = body.as_object_mut()
+        && !issued.scope.is_empty()
+    {
+        members.insert("scope".into(), issued.scope.clone().into());
+    }
+    let mut response = Json(body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    response
+}
+
+type Malformed = (&'static str, String);
+
+/// Step 1: the request, parsed strictly.
+fn read(
+    realm: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    id: RequestId,
+) -> Result<IssueRequest, Malformed> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let kind = kind.split(';').next().unwrap_or("").trim();
+    if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let detail = "the body must be application/x-www-form-urlencoded";
+        return Err(("invalid_request", detail.to_owned()));
+    }
+    let form = Form::parse(body).map_err(|detail| ("invalid_request", detail))?;
+    match form.grant_type.as_deref() {
+        Some("client_credentials") => {}
+        Some(_) => {
+            let detail = "grant_type must be client_credentials".to_owned();
+            return Err(("unsupported_grant_type", detail));
+        }
+        None => return Err(("invalid_request", "grant_type is missing".into())),
+    }
+    if form.assertion_type.as_deref() != Some(ASSERTION_TYPE) {
+        let detail = format!("client_assertion_type must be {ASSERTION_TYPE}");
+        return Err(("invalid_request", detail));
+    }
+    let jws = form
+        .assertion
+        .ok_or_else(|| ("invalid_request", "client_assertion is missing".to_owned()))?;
+    Ok(IssueRequest {
+        realm: realm.to_owned(),
+        context: id.bytes().into(),
+        proof: Proof::Assertion {
+            jws,
+            audiences: form.audiences,
+            scope: form.scope,
+            lifetime_s: None,
+            subject: None,
+            algorithm: None,
+        },
+    })
+}
+
+impl Form {
+    /// Reads the parameters; RFC 6749 section 3.2 forbids any of them twice, RFC 8707 section 2
+    /// allows `resource` to repeat, and unknown ones are ignored.
+    fn parse(body: &[u8]) -> Result<Self, String> {
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(body)
+            .map_err(|e| format!("the body is not a form: {e}"))?;
+        let mut form = Self::default();
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "audience" | "resource" => {
+                    if value.is_empty() || form.audiences.len() >= 16 {
+                        return Err("audience and resource: 1 to 16 values, not empty".into());
+                    }
+                    if !form.audiences.contains(&value) {
+                        form.audiences.push(value);
+                    }
+                    continue;
+                }
+                "grant_type" => &mut form.grant_type,
+                "client_assertion_type" => &mut form.assertion_type,
+                "client_assertion" => &mut form.assertion,
+                "scope" => &mut form.scope,
+                "client_secret" => {
+                    return Err("clients authenticate by private_key_jwt only".into());
+                }
+                _ => continue,
+            };
+            if slot.replace(value).is_some() {
+                return Err(format!("{name} appears twice"));
+            }
+        }
+        Ok(form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_read_once_each() {
+        let form = Form::parse(
+            b"grant_type=client_credentials&audience=a&resource=https%3A%2F%2Fb&scope=x+y&junk=1",
+        )
+        .unwrap();
+        assert_eq!(form.audiences, ["a", "https://b"]);
+        assert_eq!(form.scope.as_deref(), Some("x y"));
+        assert!(Form::parse(b"scope=a&scope=b").unwrap_err().contains("twice"));
+        assert!(Form::parse(b"audience=").is_err());
+        assert!(Form::parse(b"client_secret=x").unwrap_err().contains("private_key_jwt"));
+    }
+
+    #[test]
+    fn wrong_requests_are_named() {
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, form)]);
+        let name = |headers: &HeaderMap, body: &[u8]| {
+            read("r", headers, body, RequestId::new()).unwrap_err().0
+        };
+        assert_eq!(name(&HeaderMap::new(), b"grant_type=client_credentials"), "invalid_request");
+        assert_eq!(name(&headers, b""), "invalid_request");
+        assert_eq!(name(&headers, b"grant_type=password"), "unsupported_grant_type");
+        assert_eq!(name(&headers, b"grant_type=client_credentials"), "invalid_request");
+        assert_eq!(name(&headers, b"\xff\xfe="), "invalid_request");
+    }
+}

@@ -1,0 +1,111 @@
+//! Step 6, the point of no return: a batch goes to the write-ahead log, then into the log in
+//! memory, from where the publisher takes it to the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use chancery_signer_api::Prepared;
+
+use crate::keyset::KeySets;
+use crate::link::LinkError;
+use crate::logs::{Batch, Log};
+use crate::metrics::Metrics;
+use crate::wal::{RecordKind, Wal, WalError};
+
+/// How long to wait before a failed write is tried again: long enough not to burn a core on a
+/// full disk, short enough that a freed one is noticed at once.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// How far the write-ahead log and the store are, shared with the publisher.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Sequence number of the last record whose batch is in the log in memory.
+    pub applied: AtomicU64,
+    /// All records up to this one are durable in the store.
+    pub published: AtomicU64,
+}
+
+/// Writes batches of one log.
+pub struct Journal<'a> {
+    /// The write-ahead log.
+    pub wal: &'a mut Wal,
+    /// The log that batches extend.
+    pub log: Arc<Log>,
+    /// Shared with the publisher.
+    pub progress: Arc<Progress>,
+    /// The served key sets.
+    pub keys: Arc<KeySets>,
+    /// For what goes wrong.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Journal<'_> {
+    /// Makes a batch durable and extends the log. Waits out a full or failing disk: until the
+    /// record is written the batch is neither acknowledged nor visible.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the write-ahead log is beyond repair, the batch does not continue the
+    /// log, or the service stops while the disk fails.
+    pub fn write(
+        &mut self,
+        prepared: &Prepared,
+        trouble: impl Fn(Option<&'static str>),
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<(), LinkError> {
+        if prepared.entries.is_empty() {
+            return Ok(());
+        }
+        let batch = Batch {
+            first_index: prepared.first_index,
+            entries: prepared.entries.iter().map(|e| e.to_vec()).collect(),
+            checkpoint: prepared.checkpoint.clone(),
+        };
+        let payload = self.log.encode(&batch)?;
+        let sequence = self.append(batch.first_index, &payload, trouble, is_stopping)?;
+        self.log.apply(&batch)?;
+        self.progress.applied.store(sequence, Ordering::Release);
+        Ok(())
+    }
+
+    fn append(
+        &mut self,
+        first_index: u64,
+        payload: &[u8],
+        trouble: impl Fn(Option<&'static str>),
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<u64, WalError> {
+        let mut failures = 0_u64;
+        loop {
+            self.wal.release(self.progress.published.load(Ordering::Acquire));
+            let log = *self.log.id().as_bytes();
+            let started = std::time::Instant::now();
+            let result = self.wal.append(RecordKind::Batch, log, first_index, payload);
+            self.metrics.wal_append(started.elapsed(), &result, self.wal.utilisation());
+            match result {
+                Ok(sequence) => {
+                    if failures > 0 {
+                        tracing::warn!(failures, "the write-ahead log can be written again");
+                        trouble(None);
+                    }
+                    return Ok(sequence);
+                }
+                Err(e) if e.is_retryable() && !is_stopping() => {
+                    if failures == 0 {
+                        tracing::error!("write-ahead log: {e}; nothing is released until it works");
+                    }
+                    failures = failures.saturating_add(1);
+                    trouble(Some("the write-ahead log cannot be written"));
+                    std::thread::sleep(RETRY_AFTER);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Publishes the signer's new part of the key set.
+    pub fn publish_keys(&mut self, keys_jwt: &str) {
+        self.log.set_keys_jwt(keys_jwt);
+        self.keys.set_live(keys_jwt);
+    }
+}

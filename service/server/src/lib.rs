@@ -1,0 +1,34 @@
+//! Chancery's service: HTTP, OAuth, the write-ahead log, the store and the commands. It runs on
+//! the host and is not trusted: it can refuse, not forge (INVARIANT I5).
+//!
+//! The page to open first is [`issue`]: the life of a token. [`service`] puts the parts together;
+//! [`logs`] says in which order things become durable.
+
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod folder;
+pub mod http;
+pub mod issue;
+pub mod journal;
+pub mod keyset;
+pub mod ledger;
+pub mod link;
+pub mod listen;
+pub mod logs;
+pub mod metrics;
+pub mod policies;
+pub mod service;
+pub mod signer_process;
+pub mod store;
+pub mod wal;
+
+/// Name and version, for greetings and `--version`.
+pub const SOFTWARE: &str = concat!("chancery ", env!("CARGO_PKG_VERSION"));
+
+/// Unix seconds now, by the host's clock: for serving and for display, never for signing.
+#[must_use]
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| d.as_secs())
+}

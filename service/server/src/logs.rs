@@ -1,0 +1,706 @@
+//! The signer logs as the service keeps them: the growing end in memory, the rest in the store.
+//!
+//! Order of durability, and what a crash leaves behind at each point:
+//!
+//! 1. A batch is in the write-ahead log. Its tokens are released. A crash here: recovery reads the
+//!    record and goes on with step 2, which is the normal path.
+//! 2. Full tiles and bundles are written, then the partial ones of the right edge, then
+//!    `checkpoint`. A crash in between leaves tiles that no published checkpoint covers; they are
+//!    written again with the same bytes.
+//! 3. The store is made durable, and only then does the write-ahead log forget the records. A
+//!    crash in between: records are applied twice, which changes nothing.
+//! 4. Partial tiles of the previous checkpoint are deleted. A crash before that leaves garbage of
+//!    a few kilobytes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use chancery_entry::Entry;
+use chancery_tlog::note::VerifierKey;
+use chancery_tlog::{
+    Checkpoint, EntriesTileId, Hash, LogId, ProofError, TILE_WIDTH, TileBuilder, TileId,
+    TileSource, decode_entries, encode_entry, leaf_hash,
+};
+
+use crate::ledger::Ledger;
+use crate::store::{Store, StoreError};
+
+/// Logs of dead signers that are kept open at a time; others are opened again when asked for.
+const MAX_OPEN_LOGS: usize = 64;
+
+/// Why a log cannot be read or extended.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored bytes are not a log that its key signed.
+    #[error("log `{log}`: {what}; restore the store from a copy, nothing was changed")]
+    Damaged {
+        /// The log id.
+        log: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A batch does not continue the log.
+    #[error("log `{log}`: {what}")]
+    Discontinuous {
+        /// The log id.
+        log: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// There is no such log.
+    #[error("log `{0}` is not known here")]
+    Unknown(String),
+    /// There is no such tile or entry under the latest checkpoint.
+    #[error("`{0}` is not in this log")]
+    NotThere(String),
+}
+
+/// One log.
+#[derive(Debug)]
+pub struct Log {
+    id: LogId,
+    id_text: String,
+    vkey: VerifierKey,
+    store: Store,
+    /// Whether all entries were read: a log that is only served needs no ledger.
+    has_ledger: bool,
+    tail: RwLock<Tail>,
+    publishing: tokio::sync::Mutex<Published>,
+}
+
+/// The growing end.
+#[derive(Debug)]
+struct Tail {
+    builder: TileBuilder,
+    /// The latest committed checkpoint, a signed note.
+    checkpoint: Arc<str>,
+    size: u64,
+    /// Entries of the right-edge bundle, encoded, and where each ends.
+    bundle: Vec<u8>,
+    bundle_ends: Vec<usize>,
+    /// Full tiles and bundles that are not in the store yet, by path below the log.
+    staged: BTreeMap<String, Bytes>,
+    ledger: Ledger,
+    keys_jwt: Option<Arc<str>>,
+}
+
+#[derive(Debug, Default)]
+struct Published {
+    size: u64,
+    partials: Vec<String>,
+    keys_jwt: Option<Arc<str>>,
+    named: bool,
+}
+
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Log {
+    /// A log that has no entries yet.
+    #[must_use]
+    pub fn empty(store: Store, id: LogId, vkey: VerifierKey) -> Self {
+        let tail = Tail {
+            builder: TileBuilder::new(),
+            checkpoint: Arc::from(""),
+            size: 0,
+            bundle: Vec::new(),
+            bundle_ends: Vec::new(),
+            staged: BTreeMap::new(),
+            ledger: Ledger::default(),
+            keys_jwt: None,
+        };
+        Self {
+            id,
+            id_text: id.to_string(),
+            vkey,
+            store,
+            has_ledger: true,
+            tail: RwLock::new(tail),
+            publishing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Opens a log from the store at its published checkpoint and, for the ledger, reads all its
+    /// entries; without, only the right edge.
+    ///
+    /// # Errors
+    /// [`LogError::Unknown`], [`LogError::Damaged`] or [`LogError::Store`].
+    pub async fn open(store: Store, id: LogId, with_ledger: bool) -> Result<Self, LogError> {
+        let text = id.to_string();
+        let vkey = match store.get(&format!("log/{text}/vkey")).await {
+            Err(StoreError::Missing(_)) => return Err(LogError::Unknown(text)),
+            other => other?,
+        };
+        let damaged = |what: String| LogError::Damaged { log: text.clone(), what };
+        let vkey = parse_vkey(&vkey, id).map_err(damaged)?;
+        let mut log = Self::empty(store, id, vkey);
+        let note = match log.get_object("checkpoint").await {
+            // Named, but nothing was published yet: the write-ahead log has the rest.
+            Err(LogError::Store(StoreError::Missing(_))) => return Ok(log),
+            other => other?,
+        };
+        let (checkpoint, _) = Checkpoint::open(&note, std::slice::from_ref(&log.vkey))
+            .map_err(|e| damaged(format!("checkpoint: {e}")))?;
+        let builder = log
+            .with_tiles(checkpoint.size, |tiles| TileBuilder::load(tiles, checkpoint.size))
+            .await?;
+        if builder.root() != checkpoint.root {
+            return Err(damaged("tiles do not hash to the checkpoint's root".into()));
+        }
+        log.load_entries(checkpoint.size, with_ledger).await?;
+        let keys_jwt = log.get_object("keys.jwt").await.ok();
+        let published = Published {
+            size: checkpoint.size,
+            partials: partial_paths(checkpoint.size),
+            keys_jwt: None,
+            named: true,
+        };
+        log.publishing = tokio::sync::Mutex::new(published);
+        let tail = log.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
+        tail.builder = builder;
+        tail.size = checkpoint.size;
+        tail.checkpoint = Arc::from(String::from_utf8_lossy(&note).as_ref());
+        tail.keys_jwt = keys_jwt.map(|k| Arc::from(String::from_utf8_lossy(&k).as_ref()));
+        Ok(log)
+    }
+
+    /// Reads bundles: all for the ledger, the right-edge one for what comes next.
+    async fn load_entries(&mut self, size: u64, with_ledger: bool) -> Result<(), LogError> {
+        let mut ledger = Ledger::default();
+        let mut edge = (Vec::new(), Vec::new());
+        self.has_ledger = with_ledger;
+        let from = if with_ledger { 0 } else { size / TILE_WIDTH };
+        for bundle in from..size.div_ceil(TILE_WIDTH) {
+            let Some(id) = EntriesTileId::at(bundle, size) else { break };
+            let bytes = self.get_object(&id.path()).await?;
+            let entries = decode_entries(&bytes, usize::from(id.width))
+                .map_err(|e| self.damaged(format!("{}: {e}", id.path())))?;
+            let first = bundle.saturating_mul(TILE_WIDTH);
+            for (index, entry) in (first..).zip(&entries).filter(|_| with_ledger) {
+                let entry = Entry::decode(entry)
+                    .map_err(|e| self.damaged(format!("entry {index}: {e}")))?;
+                ledger.apply(index, entry);
+            }
+            if u64::from(id.width) < TILE_WIDTH {
+                edge = encode_bundle(&entries).map_err(|e| self.damaged(e))?;
+            }
+        }
+        let tail = self.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
+        tail.ledger = ledger;
+        (tail.bundle, tail.bundle_ends) = edge;
+        Ok(())
+    }
+
+    /// The log id.
+    #[must_use]
+    pub fn id(&self) -> LogId {
+        self.id
+    }
+
+    /// The log id as text.
+    #[must_use]
+    pub fn id_text(&self) -> &str {
+        &self.id_text
+    }
+
+    /// The verifier key.
+    #[must_use]
+    pub fn vkey(&self) -> &VerifierKey {
+        &self.vkey
+    }
+
+    /// The latest committed checkpoint, a signed note; empty before the first commit.
+    #[must_use]
+    pub fn checkpoint(&self) -> Arc<str> {
+        read(&self.tail).checkpoint.clone()
+    }
+
+    /// Number of committed entries and their root.
+    #[must_use]
+    pub fn size_and_root(&self) -> (u64, Hash) {
+        let tail = read(&self.tail);
+        (tail.size, tail.builder.root())
+    }
+
+    /// A copy of the ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        read(&self.tail).ledger.clone()
+    }
+
+    /// The signer's part of the key set.
+    #[must_use]
+    pub fn keys_jwt(&self) -> Option<Arc<str>> {
+        read(&self.tail).keys_jwt.clone()
+    }
+
+    /// Takes the signer's new part of the key set; it is published with the next checkpoint.
+    pub fn set_keys_jwt(&self, keys_jwt: &str) {
+        write(&self.tail).keys_jwt = Some(Arc::from(keys_jwt));
+    }
+
+    /// The payload of a batch's write-ahead record.
+    ///
+    /// # Errors
+    /// [`LogError::Discontinuous`] when an entry is too large for a bundle.
+    pub fn encode(&self, batch: &Batch) -> Result<Vec<u8>, LogError> {
+        batch
+            .encode(&self.vkey)
+            .map_err(|e| LogError::Discontinuous { log: self.id_text.clone(), what: e.to_string() })
+    }
+
+    /// Adds a committed batch. Entries that are there already are skipped, so that a record may be
+    /// applied twice.
+    ///
+    /// # Errors
+    /// [`LogError::Discontinuous`] when the batch leaves a gap or does not hash to its checkpoint;
+    /// the log is unusable then, and says so loudly (INVARIANT I9).
+    pub fn apply(&self, batch: &Batch) -> Result<(), LogError> {
+        let mut tail = write(&self.tail);
+        let wrong = |what: String| LogError::Discontinuous { log: self.id_text.clone(), what };
+        let Some(known) = tail.size.checked_sub(batch.first_index) else {
+            return Err(wrong(format!(
+                "entries {} to {} are missing before a batch",
+                tail.size, batch.first_index
+            )));
+        };
+        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        let fresh = batch.entries.get(known..).unwrap_or_default();
+        if fresh.is_empty() && tail.size > 0 && known > 0 && !batch.entries.is_empty() {
+            return Ok(());
+        }
+        for bytes in fresh {
+            tail.append(bytes).map_err(wrong)?;
+        }
+        let (checkpoint, _) =
+            Checkpoint::open(batch.checkpoint.as_bytes(), std::slice::from_ref(&self.vkey))
+                .map_err(|e| wrong(format!("checkpoint of a batch: {e}")))?;
+        if checkpoint.size != tail.size || checkpoint.root != tail.builder.root() {
+            return Err(wrong(format!(
+                "the signer's checkpoint of size {} does not cover the entries at hand ({})",
+                checkpoint.size, tail.size
+            )));
+        }
+        tail.checkpoint = Arc::from(batch.checkpoint.as_str());
+        Ok(())
+    }
+
+    /// A hash tile of any width that a checkpoint was made for, exactly that wide.
+    ///
+    /// # Errors
+    /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`].
+    pub async fn tile(&self, id: TileId) -> Result<Bytes, LogError> {
+        let bytes = self.tile_at_least(id).await?;
+        if bytes.len() < id.byte_len() {
+            return Err(LogError::NotThere(id.path()));
+        }
+        Ok(bytes.slice(..id.byte_len()))
+    }
+
+    async fn tile_at_least(&self, id: TileId) -> Result<Bytes, LogError> {
+        {
+            let tail = read(&self.tail);
+            if !id.is_within(tail.size) {
+                return Err(LogError::NotThere(id.path()));
+            }
+            if let Some(full) = tail.staged.get(&id.full().path()) {
+                return Ok(full.clone());
+            }
+            let edge = TileId::at(id.level, id.index, tail.size);
+            if edge.is_some_and(|e| !e.is_full())
+                && let Some(partial) = tail.builder.partial(id.level)
+            {
+                return Ok(Bytes::copy_from_slice(partial));
+            }
+        }
+        self.get_object(&id.full().path()).await
+    }
+
+    /// An entries bundle, exactly `id.width` entries.
+    ///
+    /// # Errors
+    /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`].
+    pub async fn entries(&self, id: EntriesTileId) -> Result<Bytes, LogError> {
+        let width = usize::from(id.width);
+        let full = EntriesTileId { width: 256, ..id }.path();
+        {
+            let tail = read(&self.tail);
+            if !id.is_within(tail.size) {
+                return Err(LogError::NotThere(id.path()));
+            }
+            if let Some(bytes) = tail.staged.get(&full) {
+                return self.cut(bytes.clone(), width);
+            }
+            if id.index == tail.size / TILE_WIDTH {
+                let end = width.checked_sub(1).and_then(|w| tail.bundle_ends.get(w));
+                let bytes = end.and_then(|end| tail.bundle.get(..*end));
+                let bytes = bytes.ok_or_else(|| LogError::NotThere(id.path()))?;
+                return Ok(Bytes::copy_from_slice(bytes));
+            }
+        }
+        let bytes = self.get_object(&full).await?;
+        self.cut(bytes, width)
+    }
+
+    fn cut(&self, bundle: Bytes, width: usize) -> Result<Bytes, LogError> {
+        if width == 256 {
+            return Ok(bundle);
+        }
+        let entries = decode_entries(&bundle, 256).map_err(|e| self.damaged(e.to_string()))?;
+        let kept = entries.get(..width).unwrap_or_default();
+        let (bytes, _) = encode_bundle(kept).map_err(|e| self.damaged(e))?;
+        Ok(bytes.into())
+    }
+
+    /// A C2SP tlog-proof for the entry at `index` under the latest committed checkpoint.
+    ///
+    /// # Errors
+    /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`], [`LogError::Damaged`].
+    pub async fn proof(&self, index: u64) -> Result<String, LogError> {
+        let (checkpoint, size) = {
+            let tail = read(&self.tail);
+            (tail.checkpoint.clone(), tail.size)
+        };
+        if index >= size {
+            return Err(LogError::NotThere(format!("entry {index}")));
+        }
+        let hashes = self
+            .with_tiles(size, |tiles| chancery_tlog::inclusion_proof(tiles, index, size))
+            .await?;
+        let proof = chancery_tlog::TlogProof {
+            extra: None,
+            index,
+            hashes,
+            checkpoint: checkpoint.to_string(),
+        };
+        Ok(proof.encode())
+    }
+
+    /// Runs a computation over tiles, fetching each tile that it turns out to need.
+    async fn with_tiles<T>(
+        &self,
+        size: u64,
+        compute: impl Fn(&Fetched) -> Result<T, ProofError<TileId>>,
+    ) -> Result<T, LogError> {
+        let mut fetched = Fetched::default();
+        loop {
+            match compute(&fetched) {
+                Ok(value) => return Ok(value),
+                Err(ProofError::Log(e)) => return Err(self.damaged(e.to_string())),
+                Err(ProofError::Source(id)) => {
+                    let bytes = self.fetch(id, size).await?;
+                    fetched.0.insert(id, bytes);
+                }
+            }
+        }
+    }
+
+    /// A tile for a computation: from memory, or in the store as full or as the partial tile that
+    /// the checkpoint of this size was published with.
+    async fn fetch(&self, id: TileId, size: u64) -> Result<Bytes, LogError> {
+        match self.tile(id).await {
+            Err(LogError::NotThere(_) | LogError::Store(StoreError::Missing(_))) => {}
+            other => return other,
+        }
+        let stored = TileId::at(id.level, id.index, size).unwrap_or(id);
+        self.get_object(&stored.path()).await
+    }
+
+    async fn get_object(&self, path: &str) -> Result<Bytes, LogError> {
+        Ok(self.store.get(&format!("log/{}/{path}", self.id_text)).await?)
+    }
+
+    async fn put_object(&self, path: &str, bytes: Bytes) -> Result<(), LogError> {
+        Ok(self.store.put(&format!("log/{}/{path}", self.id_text), bytes).await?)
+    }
+
+    /// Step 2 of the order above: everything committed so far goes to the store. Returns whether
+    /// there was anything to do. Every write may be repeated after a failure.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; the next call goes on where this one failed.
+    pub async fn publish(&self) -> Result<bool, LogError> {
+        let mut published = self.publishing.lock().await;
+        let snapshot = read(&self.tail).snapshot();
+        let keys_jwt_is_new = snapshot.keys_jwt != published.keys_jwt;
+        if snapshot.size == published.size && !keys_jwt_is_new {
+            return Ok(false);
+        }
+        if !published.named {
+            self.put_object("vkey", format!("{}\n", self.vkey).into()).await?;
+            published.named = true;
+        }
+        let staged: Vec<String> = snapshot.staged.iter().map(|(path, _)| path.clone()).collect();
+        for (path, bytes) in snapshot.staged.into_iter().chain(snapshot.partials) {
+            self.put_object(&path, bytes).await?;
+        }
+        if snapshot.size != published.size {
+            self.put_object("checkpoint", snapshot.checkpoint.to_string().into()).await?;
+        }
+        if let (Some(keys), true) = (&snapshot.keys_jwt, keys_jwt_is_new) {
+            self.put_object("keys.jwt", keys.to_string().into()).await?;
+        }
+        published.keys_jwt = snapshot.keys_jwt;
+        write(&self.tail).staged.retain(|path, _| !staged.contains(path));
+        let before = std::mem::take(&mut published.partials);
+        published.size = snapshot.size;
+        published.partials = partial_paths(snapshot.size);
+        for path in before.iter().filter(|p| !published.partials.contains(p)) {
+            self.store.delete(&format!("log/{}/{path}", self.id_text)).await?;
+        }
+        Ok(true)
+    }
+
+    fn damaged(&self, what: String) -> LogError {
+        LogError::Damaged { log: self.id_text.clone(), what }
+    }
+}
+
+impl Tail {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let entry = Entry::decode(bytes).map_err(|e| format!("entry {}: {e}", self.size))?;
+        encode_entry(&mut self.bundle, bytes).map_err(|e| e.to_string())?;
+        self.bundle_ends.push(self.bundle.len());
+        for (id, tile) in self.builder.append(leaf_hash(bytes)) {
+            self.staged.insert(id.path(), tile.into());
+        }
+        self.ledger.apply(self.size, entry);
+        self.size = self.size.saturating_add(1);
+        if self.size.is_multiple_of(TILE_WIDTH) {
+            let index = (self.size / TILE_WIDTH).saturating_sub(1);
+            let path = EntriesTileId { index, width: 256 }.path();
+            self.staged.insert(path, std::mem::take(&mut self.bundle).into());
+            self.bundle_ends.clear();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut partials: Vec<(String, Bytes)> = self
+            .builder
+            .edge()
+            .filter(|(id, _)| !id.is_full())
+            .map(|(id, bytes)| (id.path(), Bytes::copy_from_slice(bytes)))
+            .collect();
+        if let Some(id) = EntriesTileId::at(self.size / TILE_WIDTH, self.size) {
+            partials.push((id.path(), Bytes::copy_from_slice(&self.bundle)));
+        }
+        Snapshot {
+            size: self.size,
+            checkpoint: self.checkpoint.clone(),
+            staged: self.staged.iter().map(|(p, b)| (p.clone(), b.clone())).collect(),
+            partials,
+            keys_jwt: self.keys_jwt.clone(),
+        }
+    }
+}
+
+struct Snapshot {
+    size: u64,
+    checkpoint: Arc<str>,
+    staged: Vec<(String, Bytes)>,
+    partials: Vec<(String, Bytes)>,
+    keys_jwt: Option<Arc<str>>,
+}
+
+/// Partial objects that belong to the checkpoint of this size.
+fn partial_paths(size: u64) -> Vec<String> {
+    let mut paths: Vec<String> = chancery_tlog::tiles_for_size(size)
+        .into_iter()
+        .filter(|t| !t.is_full())
+        .map(|t| t.path())
+        .collect();
+    paths.extend(EntriesTileId::at(size / TILE_WIDTH, size).map(|t| t.path()));
+    paths
+}
+
+fn encode_bundle(entries: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<usize>), String> {
+    let mut bytes = Vec::new();
+    let mut ends = Vec::new();
+    for entry in entries {
+        encode_entry(&mut bytes, entry).map_err(|e| e.to_string())?;
+        ends.push(bytes.len());
+    }
+    Ok((bytes, ends))
+}
+
+fn parse_vkey(bytes: &[u8], id: LogId) -> Result<VerifierKey, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| format!("vkey: {e}"))?;
+    let vkey = VerifierKey::parse(text.trim_end()).map_err(|e| format!("vkey: {e}"))?;
+    let public: Result<[u8; 32], _> = vkey.public_key().try_into();
+    match public {
+        Ok(public) if LogId::of(&public) == id => Ok(vkey),
+        _ => Err("vkey is not the key of this log id".into()),
+    }
+}
+
+/// Tiles that a computation asked for so far; a missing one is named in the error.
+#[derive(Default)]
+struct Fetched(HashMap<TileId, Bytes>);
+
+impl TileSource for Fetched {
+    type Error = TileId;
+
+    fn tile(&self, id: TileId) -> Result<Vec<u8>, TileId> {
+        self.0.get(&id).map(|b| b.to_vec()).ok_or(id)
+    }
+}
+
+/// A committed batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Index of the first entry.
+    pub first_index: u64,
+    /// The entries.
+    pub entries: Vec<Vec<u8>>,
+    /// The signed note that covers them.
+    pub checkpoint: String,
+}
+
+impl Batch {
+    /// The payload of its write-ahead record: a 4-byte count, the verifier key's length and text
+    /// (a log may not be in the store yet), the entries as a bundle, the checkpoint.
+    ///
+    /// # Errors
+    /// When an entry is too large for a bundle.
+    pub fn encode(&self, vkey: &VerifierKey) -> Result<Vec<u8>, chancery_tlog::Error> {
+        let mut out = Vec::with_capacity(self.entries.len().saturating_mul(96).saturating_add(512));
+        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        out.extend_from_slice(&count.to_be_bytes());
+        encode_entry(&mut out, vkey.to_string().as_bytes())?;
+        for entry in &self.entries {
+            encode_entry(&mut out, entry)?;
+        }
+        out.extend_from_slice(self.checkpoint.as_bytes());
+        Ok(out)
+    }
+
+    /// Reads a record's payload back.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong; never panics.
+    pub fn decode(first_index: u64, payload: &[u8]) -> Result<(Self, VerifierKey), String> {
+        let (count, mut rest) = payload.split_first_chunk::<4>().ok_or("record has no count")?;
+        let count = u32::from_be_bytes(*count);
+        let vkey = take_prefixed(&mut rest)?;
+        let vkey = std::str::from_utf8(vkey).map_err(|e| format!("vkey: {e}"))?;
+        let vkey = VerifierKey::parse(vkey).map_err(|e| format!("vkey: {e}"))?;
+        let mut entries = Vec::new();
+        for _ in 0..count {
+            entries.push(take_prefixed(&mut rest)?.to_vec());
+        }
+        let checkpoint = String::from_utf8(rest.to_vec()).map_err(|e| e.to_string())?;
+        Ok((Self { first_index, entries, checkpoint }, vkey))
+    }
+}
+
+fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let (length, tail) = rest.split_first_chunk::<2>().ok_or("record ends within an entry")?;
+    let length = usize::from(u16::from_be_bytes(*length));
+    let (entry, tail) = tail.split_at_checked(length).ok_or("record ends within an entry")?;
+    *rest = tail;
+    Ok(entry)
+}
+
+/// All logs that the service knows.
+#[derive(Debug)]
+pub struct Logs {
+    store: Store,
+    open: Mutex<HashMap<LogId, Arc<Log>>>,
+}
+
+impl Logs {
+    /// No log opened yet.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store, open: Mutex::default() }
+    }
+
+    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<LogId, Arc<Log>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a log known, opened or new.
+    pub fn insert(&self, log: Arc<Log>) {
+        self.opened().insert(log.id(), log);
+    }
+
+    /// A log that is open.
+    #[must_use]
+    pub fn get(&self, id: LogId) -> Option<Arc<Log>> {
+        self.opened().get(&id).cloned()
+    }
+
+    /// A log to read from, opened from the store if need be.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub async fn open(&self, id: LogId) -> Result<Arc<Log>, LogError> {
+        match self.get(id) {
+            Some(log) => Ok(log),
+            None => self.open_as(id, false).await,
+        }
+    }
+
+    /// A log whose ledger is known.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub async fn open_with_ledger(&self, id: LogId) -> Result<Arc<Log>, LogError> {
+        match self.get(id) {
+            Some(log) if log.has_ledger => Ok(log),
+            _ => self.open_as(id, true).await,
+        }
+    }
+
+    async fn open_as(&self, id: LogId, with_ledger: bool) -> Result<Arc<Log>, LogError> {
+        let log = Arc::new(Log::open(self.store.clone(), id, with_ledger).await?);
+        let mut open = self.opened();
+        if open.len() >= MAX_OPEN_LOGS {
+            // Those opened only to be served go first; they can be opened again.
+            open.retain(|_, log| log.has_ledger);
+        }
+        match open.get(&id) {
+            Some(other) if other.has_ledger || !with_ledger => Ok(other.clone()),
+            _ => {
+                open.insert(id, log.clone());
+                Ok(log)
+            }
+        }
+    }
+
+    /// A log to append to: opened from the store, or new under this key.
+    ///
+    /// # Errors
+    /// As [`Log::open`], except for unknown logs.
+    pub async fn open_or_new(&self, id: LogId, vkey: VerifierKey) -> Result<Arc<Log>, LogError> {
+        match self.open_with_ledger(id).await {
+            Err(LogError::Unknown(_)) => {
+                let log = Arc::new(Log::empty(self.store.clone(), id, vkey));
+                self.insert(log.clone());
+                Ok(log)
+            }
+            other => other,
+        }
+    }
+
+    /// Closes logs that nothing needs any more.
+    pub fn retain(&self, keep: impl Fn(&Log) -> bool) {
+        self.opened().retain(|_, log| keep(log));
+    }
+
+    /// Every open log whose ledger is known: the living signer's and those whose keys still count.
+    #[must_use]
+    pub fn all_open(&self) -> Vec<Arc<Log>> {
+        self.opened().values().filter(|l| l.has_ledger).cloned().collect()
+    }
+}
