@@ -1,5 +1,6 @@
 //! The one way in: `cargo xtask help` lists every recipe, and CI calls the same ones.
 
+mod first_run;
 mod fuzz;
 mod recipes;
 mod run;

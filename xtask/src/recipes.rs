@@ -1,7 +1,7 @@
 //! The recipes: one line each in [`RECIPES`], one small function each below.
 
 use crate::run::{cargo, run, works};
-use crate::{fuzz, structure};
+use crate::{first_run, fuzz, structure};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -28,6 +28,11 @@ pub struct Recipe {
 
 /// Every recipe, in the order in which help shows them. A new one is a line here and a function.
 pub const RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "first-run",
+        about: "the main job, step by step: service and signer up, a token, its proof",
+        run: first_run::recipe,
+    },
     Recipe { name: "test", about: "structure check, then every test of the workspace", run: test },
     Recipe { name: "fmt", about: "formatting is right (--write: make it so)", run: fmt },
     Recipe { name: "clippy", about: "clippy without a warning, all targets", run: clippy },
@@ -168,7 +173,7 @@ fn ci(root: &Path, arguments: &[String]) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn no_arguments(arguments: &[String]) -> Result<()> {
+pub fn no_arguments(arguments: &[String]) -> Result<()> {
     match arguments.first() {
         None => Ok(()),
         Some(extra) => {

@@ -159,7 +159,7 @@ impl Incoming {
     /// [`LinkError`].
     pub fn receive(&mut self) -> Result<Option<Response>, LinkError> {
         loop {
-            if let Some(response) = self.frames.next()? {
+            if let Some(response) = self.frames.next_message()? {
                 return Ok(Some(response));
             }
             match self.stream.read(&mut self.scratch) {

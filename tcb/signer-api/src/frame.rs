@@ -47,7 +47,7 @@ impl FrameBuffer {
     ///
     /// # Errors
     /// [`Error`]; the connection should end then, the stream is out of step.
-    pub fn next<T: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<T>, Error> {
+    pub fn next_message<T: for<'b> Decode<'b, ()>>(&mut self) -> Result<Option<T>, Error> {
         let waiting = self.bytes.get(self.read..).unwrap_or_default();
         let Some((prefix, rest)) = waiting.split_first_chunk::<PREFIX>() else { return Ok(None) };
         let length = usize::try_from(u32::from_be_bytes(*prefix)).unwrap_or(usize::MAX);

@@ -33,7 +33,7 @@ fn messages_survive_their_frame_in_any_pieces() {
         let mut seen = Vec::new();
         for chunk in bytes.chunks(piece) {
             buffer.extend(chunk);
-            while let Some(request) = buffer.next::<Request>().unwrap() {
+            while let Some(request) = buffer.next_message::<Request>().unwrap() {
                 seen.push(request);
             }
         }
@@ -62,7 +62,7 @@ fn each_phase_accepts_exactly_its_messages() {
 fn a_hostile_length_is_refused_before_its_body_arrives() {
     let mut buffer = FrameBuffer::default();
     buffer.extend(&u32::MAX.to_be_bytes());
-    assert_eq!(buffer.next::<Request>(), Err(Error::TooLarge(u32::MAX as usize)));
+    assert_eq!(buffer.next_message::<Request>(), Err(Error::TooLarge(u32::MAX as usize)));
 }
 
 #[test]
@@ -73,14 +73,14 @@ fn bytes_behind_a_message_are_refused() {
     bytes[3] += 1;
     let mut buffer = FrameBuffer::default();
     buffer.extend(&bytes);
-    assert_eq!(buffer.next::<Request>(), Err(Error::Trailing(1)));
+    assert_eq!(buffer.next_message::<Request>(), Err(Error::Trailing(1)));
 }
 
 #[test]
 fn garbage_is_malformed() {
     let mut buffer = FrameBuffer::default();
     buffer.extend(&[0, 0, 0, 2, 0xff, 0xff]);
-    assert!(matches!(buffer.next::<Request>(), Err(Error::Malformed(_))));
+    assert!(matches!(buffer.next_message::<Request>(), Err(Error::Malformed(_))));
 }
 
 #[test]
@@ -96,9 +96,9 @@ proptest! {
     fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let mut buffer = FrameBuffer::default();
         buffer.extend(&bytes);
-        while let Ok(Some(_)) = buffer.next::<Request>() {}
+        while let Ok(Some(_)) = buffer.next_message::<Request>() {}
         let mut buffer = FrameBuffer::default();
         buffer.extend(&bytes);
-        while let Ok(Some(_)) = buffer.next::<Response>() {}
+        while let Ok(Some(_)) = buffer.next_message::<Response>() {}
     }
 }

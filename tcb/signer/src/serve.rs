@@ -191,7 +191,7 @@ impl Peer {
                 self.held_back = true;
                 break;
             }
-            match self.inbox.next::<Request>() {
+            match self.inbox.next_message::<Request>() {
                 Ok(None) => break,
                 Ok(Some(request)) => {
                     let to_sign = matches!(request, Request::Prepare(_) | Request::Start(_));
