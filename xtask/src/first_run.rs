@@ -114,13 +114,11 @@ impl Story {
     }
 
     fn end(&mut self) {
-        // The signer outlives its service by design; this story is over for both.
-        let _ = Command::new(&self.chancery)
-            .args(["signer", "end"])
-            .env("CHANCERY_DATA", &self.data)
-            .output();
         let _ = self.service.kill();
         let _ = self.service.wait();
+        // The signer outlives its service by design; this story is over for both.
+        let mut end = Command::new(&self.chancery);
+        let _ = end.args(["signer", "end"]).env("CHANCERY_DATA", &self.data).output();
     }
 }
 

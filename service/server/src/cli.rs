@@ -73,7 +73,7 @@ enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum SignerCommand {
-    /// End the running signer and destroy its keys; a new one starts a new log
+    /// End the signer and destroy its keys; a running service starts a new one with a new log
     End(DataArgs),
 }
 
@@ -116,9 +116,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => keys::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => check_config(&file, json),
         Command::Reload(args) => keys::simple(&args, &crate::control::Command::Reload),
-        Command::Signer(SignerCommand::End(args)) => {
-            keys::simple(&args, &crate::control::Command::EndSigner)
-        }
+        Command::Signer(SignerCommand::End(args)) => keys::end_signer(&args),
     };
     match result {
         Ok(code) => code,

@@ -121,7 +121,7 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(id);
     let line = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let mut response = next.run(request).await;
+    let mut response = errors::as_problem(next.run(request).await);
     if let Ok(value) = HeaderValue::from_str(&id.text()) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

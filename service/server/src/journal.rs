@@ -106,6 +106,6 @@ impl Journal<'_> {
     /// Publishes the signer's new part of the key set.
     pub fn publish_keys(&mut self, keys_jwt: &str) {
         self.log.set_keys_jwt(keys_jwt);
-        self.keys.set_live(keys_jwt);
+        self.keys.set_live(self.log.id_text(), keys_jwt);
     }
 }

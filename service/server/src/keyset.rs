@@ -31,9 +31,16 @@ pub struct KeySets {
 #[derive(Debug, Default)]
 struct State {
     realms: Vec<Realm>,
-    live: Vec<jwks::Member>,
+    live: Option<Live>,
     dead: Vec<(String, Ledger)>,
     compromised: BTreeSet<Kid>,
+}
+
+/// The part of the signer that is attached.
+#[derive(Debug)]
+struct Live {
+    log: String,
+    members: Vec<jwks::Member>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,8 +77,9 @@ impl KeySets {
         self.rebuild(&state, now);
     }
 
-    /// Takes the living signer's new part.
-    pub fn set_live(&self, keys_jwt: &str) {
+    /// Takes the new part of the living signer, whose log this is. A log that was read at start is
+    /// a dead signer's until its signer turns out to be alive.
+    pub fn set_live(&self, log: &str, keys_jwt: &str) {
         let members = match members_of(keys_jwt) {
             Ok(members) => members,
             Err(e) => {
@@ -80,15 +88,17 @@ impl KeySets {
             }
         };
         let mut state = self.state();
-        state.live = members;
+        state.dead.retain(|(id, _)| id != log);
+        state.live = Some(Live { log: log.to_owned(), members });
         self.rebuild(&state, crate::now());
     }
 
     /// The living signer died, or a dead one's log was opened: its keys come from its log now.
-    pub fn add_dead(&self, log: &str, ledger: Ledger, was_live: bool, now: u64) {
+    /// Those of another signer that lives stay as they are.
+    pub fn add_dead(&self, log: &str, ledger: Ledger, now: u64) {
         let mut state = self.state();
-        if was_live {
-            state.live.clear();
+        if state.live.as_ref().is_some_and(|live| live.log == log) {
+            state.live = None;
         }
         state.compromised.extend(ledger.compromised.iter().copied());
         state.dead.retain(|(id, _)| id != log);
@@ -118,7 +128,8 @@ impl KeySets {
                 .dead
                 .iter()
                 .flat_map(|(log, ledger)| ledger.members_after_death(log, realm.skew_s, now));
-            for member in state.live.iter().cloned().chain(dead) {
+            let live = state.live.iter().flat_map(|live| live.members.iter().cloned());
+            for member in live.chain(dead) {
                 let fell = state.compromised.contains(member.key.kid().as_bytes());
                 let left = member.exp.is_some_and(|exp| exp <= now);
                 let known = members.iter().any(|m| m.kid == member.kid);
@@ -156,3 +167,6 @@ fn members_of(keys_jwt: &str) -> Result<Vec<jwks::Member>, chancery_token::Error
     let set = jwks::KeySet::from_object(&json::parse_object(&compact.payload)?)?;
     Ok(set.members().to_vec())
 }
+
+#[cfg(test)]
+mod tests;

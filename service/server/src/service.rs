@@ -222,7 +222,7 @@ impl Service {
                 continue;
             }
             let log = self.logs.open_with_ledger(id).await?;
-            self.keys.add_dead(&name, log.ledger(), false, crate::now());
+            self.keys.add_dead(&name, log.ledger(), crate::now());
             self.note_signer(&log, None);
         }
         Ok(())
@@ -310,8 +310,13 @@ impl Service {
             if self.issuer.is_stopping() {
                 break;
             }
-            let why = ended.err().map_or_else(|| "it closed".to_owned(), |e| e.to_string());
-            tracing::error!(log = log.id_text(), "lost the signer: {why}");
+            let ended = ended.err().map_or(ServiceError::Link(LinkError::Ended), Into::into);
+            if is_final(&ended) {
+                return Err(ended);
+            }
+            tracing::error!(log = log.id_text(), "lost the signer: {ended}");
+            // A connection that breaks at once, again and again, must not burn a core.
+            std::thread::sleep(RETRY_FIRST);
         }
         Ok(())
     }
@@ -405,7 +410,7 @@ impl Service {
         };
         if !resumed.keys_jwt.is_empty() {
             log.set_keys_jwt(&resumed.keys_jwt);
-            self.keys.set_live(&resumed.keys_jwt);
+            self.keys.set_live(log.id_text(), &resumed.keys_jwt);
         }
         self.take_over(connection, welcome, &log, resumed, wal)?;
         Ok(log)
@@ -470,7 +475,7 @@ impl Service {
                 started_at: ledger.genesis.as_ref().map_or(0, |g| g.started_at),
                 last_needed: ledger.last_needed(skew.unwrap_or(0)),
             };
-            self.keys.add_dead(log.id_text(), ledger, true, crate::now());
+            self.keys.add_dead(log.id_text(), ledger, crate::now());
             self.note_signer(&log, None);
             if let Ok(bytes) = serde_json::to_vec(&closing) {
                 let object = format!("log/{}/closing.json", log.id_text());
@@ -570,6 +575,7 @@ impl Service {
         let mut ticks = tokio::time::interval(PUBLISH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut failing = false;
+        let mut overdue = OverdueKeys::default();
         loop {
             ticks.tick().await;
             let result = self.publish().await;
@@ -585,7 +591,7 @@ impl Service {
             self.keys.tick(crate::now());
             if let Ok(Response::Status(status)) = self.issuer.call(Request::Status).await {
                 self.metrics.status(&status, crate::now());
-                warn_of_overdue_keys(&status);
+                overdue.warn(&status, crate::now());
             }
         }
     }
@@ -662,18 +668,31 @@ fn is_final(e: &ServiceError) -> bool {
     }
 }
 
-fn warn_of_overdue_keys(status: &chancery_signer_api::Status) {
-    let now = crate::now();
-    for key in status.keys.iter().filter(|k| k.state == "active") {
-        let age = now.saturating_sub(key.nbf);
-        // Once an hour is loud enough for a line that stays until somebody acts.
-        let over = age.saturating_sub(key.scheduled_s);
-        if over > 0 && over.is_multiple_of(3_600) {
+/// An active key that is older than its schedule is said at once and then every hour, also under
+/// manual rotation.
+#[derive(Debug, Default)]
+struct OverdueKeys(BTreeMap<Kid, u64>);
+
+impl OverdueKeys {
+    fn warn(&mut self, status: &chancery_signer_api::Status, now: u64) {
+        let overdue = |k: &&chancery_signer_api::KeyStatus| {
+            k.state == "active" && now.saturating_sub(k.nbf) > k.scheduled_s
+        };
+        let mut warned = BTreeMap::new();
+        for key in status.keys.iter().filter(overdue) {
+            let last = self.0.get(&*key.kid).copied();
+            if last.is_some_and(|at| now.saturating_sub(at) < 3_600) {
+                warned.insert(*key.kid, last.unwrap_or(now));
+                continue;
+            }
+            warned.insert(*key.kid, now);
             tracing::error!(
                 realm = %key.realm, algorithm = %key.algorithm,
-                "the active key is {age} s old, its schedule says {} s", key.scheduled_s
+                "the active key is {} s old, its schedule says {} s: rotate it",
+                now.saturating_sub(key.nbf), key.scheduled_s
             );
         }
+        self.0 = warned;
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `Start` | `Start` | `Serving` |
 //! | `Resume` | `Resume` | `Serving` |
 //! | `Serving` | everything else | `Serving` |
+//! | all but `Hello` | `End` | - |
 //!
 //! Anything outside the table, and any frame that does not parse, ends the connection: the peer is
 //! broken or hostile, and the signer keeps nothing that a new connection could not take up again.
@@ -80,8 +81,9 @@ impl Phase {
             | Request::LoadPolicy(_)
             | Request::Rotate(_)
             | Request::Compromise(_)
-            | Request::Status
-            | Request::End => self == Phase::Serving,
+            | Request::Status => self == Phase::Serving,
+            // Ending destroys keys and gives nothing away, so a peer may ask as soon as it greeted.
+            Request::End => self != Phase::Hello,
         }
     }
 }

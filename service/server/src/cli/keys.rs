@@ -6,7 +6,9 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::{DataArgs, say};
-use crate::control::Command;
+use crate::control::{self, Command, ControlError};
+use crate::folder::Paths;
+use crate::link::Connection;
 
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
@@ -60,6 +62,25 @@ pub fn simple(data: &DataArgs, command: &Command) -> anyhow::Result<ExitCode> {
     } else {
         say(&serde_json::to_string_pretty(&answer)?)?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the signer: through the service, or, when none runs, directly over the signer's socket.
+pub fn end_signer(data: &DataArgs) -> anyhow::Result<ExitCode> {
+    let paths = Paths::new(&data.data);
+    match control::send(&paths.control_socket(), &Command::EndSigner) {
+        Err(ControlError::Unreachable { .. }) => {}
+        other => {
+            say(&other?.to_string())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+    let socket = paths.signer_socket();
+    let (mut connection, _) = Connection::open(&socket).map_err(|e| {
+        anyhow::anyhow!("neither a service nor a signer runs on `{}`: {e}", data.data.display())
+    })?;
+    connection.ask(&chancery_signer_api::Request::End)?;
+    say(&serde_json::json!({"ended": true}).to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

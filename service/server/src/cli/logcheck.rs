@@ -47,7 +47,10 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let place = Place::parse(&args.log);
     let vkey = String::from_utf8(place.read("vkey")?)?;
     let note = place.read("checkpoint")?;
-    match walk(&place, vkey.trim_end(), &note) {
+    // Where the place names a log id, it must be this log's: the key then cannot be another's.
+    let named = args.log.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let named = named.parse::<LogId>().ok();
+    match walk(&place, vkey.trim_end(), &note, named) {
         Ok((checkpoint, story)) => {
             let document = json!({
                 "ok": true,
@@ -86,12 +89,20 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn walk(place: &Place, vkey: &str, note: &[u8]) -> anyhow::Result<(Checkpoint, Story)> {
+fn walk(
+    place: &Place,
+    vkey: &str,
+    note: &[u8],
+    named: Option<LogId>,
+) -> anyhow::Result<(Checkpoint, Story)> {
     let vkey = VerifierKey::parse(vkey)?;
     let public: Result<[u8; 32], _> = vkey.public_key().try_into();
-    let id = public.map(|p| LogId::of(&p).to_string());
-    if id.as_deref().ok() != vkey.name().rsplit('/').next() {
+    let id = LogId::of(&public.map_err(|_| anyhow::anyhow!("vkey is not an Ed25519 key"))?);
+    if Some(id.to_string().as_str()) != vkey.name().rsplit('/').next() {
         anyhow::bail!("origin `{}` does not end in the log id of its key", vkey.name());
+    }
+    if named.is_some_and(|named| named != id) {
+        anyhow::bail!("the verifier key there is that of log `{id}`");
     }
     let (checkpoint, _) = Checkpoint::open(note, std::slice::from_ref(&vkey))?;
     let size = checkpoint.size;

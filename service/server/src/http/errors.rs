@@ -24,6 +24,26 @@ pub fn problem(status: StatusCode, code: &str, detail: &str) -> Response {
     response
 }
 
+/// Gives the framework's own plain-text errors (body too large, bad query, ...) the form of all
+/// others.
+pub fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let plain = kind.is_none_or(|k| k.as_bytes().starts_with(b"text/plain"));
+    if !(status.is_client_error() || status.is_server_error()) || !plain {
+        return response;
+    }
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            problem(status, "too_large", "the body exceeds this path's limit")
+        }
+        StatusCode::BAD_REQUEST => {
+            problem(status, "malformed_request", "the path, query or body cannot be read")
+        }
+        _ => problem(status, "error", status.canonical_reason().unwrap_or("the request failed")),
+    }
+}
+
 /// The service cannot issue now.
 pub fn unavailable(e: &Unavailable) -> Response {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "temporarily_unavailable", e.why);
