@@ -8,7 +8,7 @@
 //! - [`compiled`]: the policy as decisions use it.
 //! - [`proof`]: who is asking: client assertions and signed issuance requests.
 //! - [`replay`]: which proofs were used already.
-//! - [`decide`]: may this client have this token?
+//! - [`mod@decide`]: may this client have this token?
 //! - [`claims`]: the payload of a granted token.
 
 pub mod claims;

@@ -234,6 +234,9 @@ pub enum Proof {
         /// Algorithm asked for.
         #[n(5)]
         algorithm: Option<String>,
+        /// `client_id` parameter: must name the client of the assertion (RFC 7521 section 4.2).
+        #[n(6)]
+        client_id: Option<String>,
     },
     /// A signed issuance request: the JWS carries everything.
     #[n(1)]

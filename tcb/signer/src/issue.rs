@@ -7,7 +7,7 @@
 //!    ([`crate::signer::Signer::sign_open`]), until the commit releases it.
 //!
 //! Each step's value can be made only by its step: a [`Granted`] only by the policy's decision, an
-//! [`Appended`] only by appending, a token only by releasing a committed batch.
+//! `Appended` only by appending, a token only by releasing a committed batch.
 
 use chancery_entry::{Entry, TokenEntry};
 use chancery_policy::claims::{self, Stamp};
@@ -27,6 +27,8 @@ use crate::signer::Memories;
 
 /// Bytes of randomness in a `jti`: they keep leaves unguessable.
 const JTI_RANDOM_BYTES: usize = 16;
+/// Bytes drawn at once: for two batches of 32, or as many single requests.
+const RANDOM_POOL_BYTES: usize = 64 * JTI_RANDOM_BYTES;
 /// What the granted tokens of one `Prepare` may add to its answer, and to that of its `Commit`, in
 /// bytes. Two open batches must fit into one frame at a hand-over, beside their entries and the
 /// key set: a batch that cannot be answered could never be committed.
@@ -53,6 +55,35 @@ pub(crate) struct Desk<'a> {
     pub outcomes: usize,
     /// Bytes of answers that they may take.
     pub bytes: usize,
+    /// For `jti`.
+    pub random: Random,
+}
+
+/// Randomness for the `jti` of some tokens, drawn at once: one draw costs as much as the hashing of
+/// a whole token. No byte is handed out twice.
+#[derive(Debug)]
+pub(crate) struct Random {
+    bytes: [u8; RANDOM_POOL_BYTES],
+    used: usize,
+}
+
+impl Random {
+    /// Nothing is drawn before it is needed.
+    pub(crate) fn new() -> Self {
+        Self { bytes: [0; RANDOM_POOL_BYTES], used: RANDOM_POOL_BYTES }
+    }
+
+    fn draw(&mut self) -> Result<[u8; JTI_RANDOM_BYTES], log::Error> {
+        if self.used >= RANDOM_POOL_BYTES {
+            let filled = aws_lc_rs::rand::fill(&mut self.bytes);
+            filled.map_err(|_| log::Error::Identity("the system has no randomness".into()))?;
+            self.used = 0;
+        }
+        let rest = self.bytes.get(self.used..).unwrap_or_default();
+        let drawn = rest.first_chunk().copied();
+        self.used = self.used.saturating_add(JTI_RANDOM_BYTES);
+        drawn.ok_or_else(|| log::Error::Identity("the randomness is used up".into()))
+    }
 }
 
 /// Steps 2 to 4 for one request.
@@ -107,8 +138,14 @@ fn authenticate_and_decide(
     let log = desk.log.id_text().to_owned();
     let at = Moment { now: desk.now.seconds(), started_at: desk.started_at, log: &log };
     let (proven, asks) = match proof {
-        Proof::Assertion { jws, audiences, scope, lifetime_s, subject, algorithm } => {
+        Proof::Assertion { jws, audiences, scope, lifetime_s, subject, algorithm, client_id } => {
             let proven = proof::assertion(&realm, &jws, at)?;
+            if client_id.is_some_and(|id| id != proven.client().id) {
+                return Err(Refusal::new(
+                    RefusalCode::MalformedRequest,
+                    "`client_id` names another client than the assertion (RFC 7521 section 4.2)",
+                ));
+            }
             let ask = Ask {
                 subject,
                 audiences,
@@ -180,10 +217,7 @@ fn append(
     let lifetime_s = granted.lifetime_s.min(key.facts.max_lifetime_s);
     let exp = iat.saturating_add(lifetime_s);
     let index = desk.log.next_index();
-    let mut random = [0; JTI_RANDOM_BYTES];
-    if aws_lc_rs::rand::fill(&mut random).is_err() {
-        return Err(log::Error::Identity("the system has no randomness".into()));
-    }
+    let random = desk.random.draw()?;
     let jti = format!("{}.{index}.{}", desk.log.id_text(), chancery_token::b64::encode(&random));
     let stamp = Stamp { issuer: &realm.issuer, client: &proven.client().id, iat, exp, jti: &jti };
     let Ok(payload) = claims::payload(&granted, stamp) else {

@@ -378,7 +378,7 @@ impl Lane {
         let announced_at = log.append(&Entry::Announcement(Announcement {
             realm: self.realm.clone(),
             issuer: self.issuer.clone(),
-            jwk: public.canonical_jwk(),
+            jwk: announced_jwk(&public),
             kid: *public.kid().as_bytes(),
             algorithm: self.algorithm.as_str().to_owned(),
             nbf,
@@ -481,6 +481,15 @@ impl Lane {
         self.facts.last_end = self.facts.last_end.map(|last| last.min(end));
         Ok(())
     }
+}
+
+/// The required members of RFC 7638 section 3.2 and `alg`: without it an RSA key would not say what it
+/// is for (INVARIANT I3).
+fn announced_jwk(public: &PublicKey) -> String {
+    let mut jwk = public.jwk();
+    jwk.remove("use");
+    jwk.remove("kid");
+    serde_json::Value::Object(jwk).to_string()
 }
 
 fn narrow(key: &mut Key, signs_until: u64, log: &mut Log) -> Result<(), log::Error> {

@@ -171,13 +171,13 @@ pub fn sweep(now_ms: u64, keys: &[KeyFacts], lane: LaneFacts, schedule: &Schedul
             actions.push(Action::Forget(position));
         }
     }
-    announce(now_s, keys.len(), lane, schedule, &mut actions);
+    announce(now_s, keys, lane, schedule, &mut actions);
     actions
 }
 
 fn announce(
     now_s: u64,
-    live: usize,
+    keys: &[KeyFacts],
     lane: LaneFacts,
     schedule: &Schedule,
     actions: &mut Vec<Action>,
@@ -188,18 +188,21 @@ fn announce(
     let mut end = match lane.last_end {
         Some(end) if !lane.replacement_due => end,
         // The first key signs at once. Its window reaches at least to where a successor that is
-        // announced now may take over.
+        // announced now may take over. Only a key that a change of the policy retired within this
+        // second has a window that is not over yet.
         before => {
-            let signs_until = now_s.saturating_add(window).max(horizon);
+            let believed = keys.iter().filter(|k| !k.compromised).map(|k| k.signs_until).max();
+            let nbf = now_s.max(believed.unwrap_or(0));
+            let signs_until = nbf.saturating_add(window).max(horizon);
             let start = if before.is_none() { Start::First } else { Start::Replacement };
-            actions.push(Action::Announce { nbf: now_s, signs_until, start, gap_s: 0 });
+            actions.push(Action::Announce { nbf, signs_until, start, gap_s: 0 });
             signs_until
         }
     };
     if schedule.rotation == Rotation::Manual {
         return;
     }
-    let mut room = usize::try_from(MAX_LIVE_KEYS).unwrap_or(0).saturating_sub(live);
+    let mut room = usize::try_from(MAX_LIVE_KEYS).unwrap_or(0).saturating_sub(keys.len());
     while end <= horizon && room > 0 {
         let nbf = end.max(now_s.saturating_add(lead_s));
         let signs_until = nbf.saturating_add(window);

@@ -85,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
 /// The socket gets mode 0600 by the umask: there is no moment at which others may connect.
 fn bind(path: &Path) -> Result<UnixListener, String> {
     use rustix::fs::Mode;
-    let old = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let old = rustix::process::umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
     let listener = UnixListener::bind(path)
         .map_err(|e| format!("cannot bind `{}`: {e}; is another signer there?", path.display()));
     rustix::process::umask(old);

@@ -154,7 +154,8 @@ fn sign_one(token: &mut Appended, keys: &Keys, now: Now) -> Held {
         Ok(signature) => {
             let input = std::mem::take(&mut token.signing_input);
             let token_text = jws::assemble(input, &signature);
-            let lane = token.lane.clone();
+            // The place is overwritten; what it named moves on.
+            let lane = std::mem::replace(&mut token.lane, (String::new(), token.lane.1));
             Held::Signed { index, token: token_text, lane, kid: token.kid }
         }
         Err(_) => Held::Void { index, reason: VoidReason::SigningFailed },

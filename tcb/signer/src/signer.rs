@@ -330,6 +330,7 @@ impl<C: Clock> Signer<C> {
             appended: Vec::new(),
             outcomes: 0,
             bytes: 0,
+            random: issue::Random::new(),
         };
         let mut decisions = Vec::with_capacity(prepare.requests.len());
         for request in prepare.requests {

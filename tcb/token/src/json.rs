@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 use crate::Error;
@@ -140,11 +141,13 @@ impl<'de> Visitor<'de> for Strict<'_> {
         let inner = self.enter()?;
         let mut map = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            if map.contains_key(&name) {
-                return Err(self.fail(Error::DuplicateMember(shown(&name))));
-            }
-            let value = members.next_value_seed(inner)?;
-            map.insert(name, value);
+            let place = match map.entry(name) {
+                Entry::Vacant(place) => place,
+                Entry::Occupied(taken) => {
+                    return Err(self.fail(Error::DuplicateMember(shown(taken.key()))));
+                }
+            };
+            place.insert(members.next_value_seed(inner)?);
         }
         Ok(Value::Object(map))
     }

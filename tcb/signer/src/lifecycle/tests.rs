@@ -204,10 +204,12 @@ impl Sim {
     /// The next second in which anything can change, counted from the present one.
     fn next_event_s(&self) -> u64 {
         let lead = self.schedule.publish_lead_s;
-        let announcement = self.lane.last_end.unwrap_or(0).saturating_sub(lead + self.schedule.margin_s());
-        let of_keys = self.keys.iter().flat_map(|k| {
-            [k.facts.nbf, k.facts.signs_until, k.facts.leaves_at(self.now_s())]
-        });
+        let announcement =
+            self.lane.last_end.unwrap_or(0).saturating_sub(lead + self.schedule.margin_s());
+        let of_keys = self
+            .keys
+            .iter()
+            .flat_map(|k| [k.facts.nbf, k.facts.signs_until, k.facts.leaves_at(self.now_s())]);
         let later = of_keys.chain([announcement]).filter(|s| *s > self.now_s());
         later.min().unwrap_or(self.now_s() + 1)
     }

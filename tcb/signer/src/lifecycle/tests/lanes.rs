@@ -164,7 +164,10 @@ impl Bench {
             self.windows.iter().filter(|(kid, _)| !self.compromised.contains(*kid)).collect();
         for (at, (_, a)) in believed.iter().enumerate() {
             for (_, b) in believed.iter().skip(at + 1) {
-                assert!(a.1 <= b.0 || b.1 <= a.0 || a.0 == a.1 || b.0 == b.1, "{a:?} and {b:?} overlap");
+                assert!(
+                    a.1 <= b.0 || b.1 <= a.0 || a.0 == a.1 || b.0 == b.1,
+                    "{a:?} and {b:?} overlap"
+                );
             }
         }
         for (kid, iat) in &self.signed {
@@ -359,6 +362,21 @@ fn a_realm_that_comes_back_waits_for_its_lead() {
     bench.run(2);
     assert!(bench.active().is_some());
     assert!(bench.noticed("rotation_gap") >= 1);
+    bench.check();
+}
+
+#[test]
+fn a_replacement_waits_for_the_second_in_which_its_realm_was_away() {
+    let short = |every, lead| Schedule { max_lifetime_s: 1, skew_s: 0, ..schedule(every, lead) };
+    let mut bench = Bench::new(short(12, 80));
+    bench.follow(short(6, 1), false);
+    bench.follow(short(1, 1), true);
+    bench.sign();
+    let pending = *bench.lane().last().unwrap().public.kid().as_bytes();
+    bench.compromise(pending, false);
+    bench.check();
+    bench.run(1);
+    assert!(bench.sign().is_some());
     bench.check();
 }
 

@@ -100,8 +100,9 @@ impl Model {
             next.push(committed(whole.clone()));
         }
         // Time passes only while the service is within its bound.
-        let in_time =
-            whole.waiting_since.is_none_or(|since| whole.now_s < since + self.world.commit_within_s);
+        let in_time = whole
+            .waiting_since
+            .is_none_or(|since| whole.now_s < since + self.world.commit_within_s);
         if in_time {
             next.push(self.swept(Whole { now_s: whole.now_s + 1, ..whole.clone() }));
         }

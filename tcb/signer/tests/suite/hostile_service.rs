@@ -1,15 +1,12 @@
 //! A hostile service: it drops, reorders, replays, withholds and alters what it carries, and never
 //! acknowledges. It gets no signature for an entry that it did not acknowledge. What every honest
 //! step checks is in `support`: each token that comes out is verified against the committed log.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test")]
 
-mod support;
-
+use crate::support::*;
 use chancery_entry::{Entry, VoidReason};
 use chancery_signer_api::*;
 use chancery_tlog::{Checkpoint, empty_root};
 use serde_json::json;
-use support::*;
 
 fn commit_of(batch: u64) -> Request {
     Request::Commit(Commit { batch })
@@ -93,13 +90,15 @@ fn every_message_out_of_its_phase_is_refused() {
         for (at, request) in everything(host).into_iter().enumerate() {
             if !accepted.contains(&at) {
                 assert_eq!(host.fault(request), FaultCode::Phase, "message {at}");
+            } else if at == 9 {
+                assert_eq!(host.signer.handle(request), Response::Ending);
             }
         }
     };
     let mut host = Host::fresh(|_| {});
     refused(&mut host, &[0]);
     assert!(host.hello().fresh);
-    refused(&mut host, &[1]);
+    refused(&mut host, &[1, 9]);
     let start = host.start_request();
     let prepared = host.prepared(start.clone());
     assert_eq!(host.fault(start), FaultCode::Phase, "there is one start");
@@ -109,7 +108,7 @@ fn every_message_out_of_its_phase_is_refused() {
     host.signer.connected();
     refused(&mut host, &[0]);
     assert!(!host.hello().fresh);
-    refused(&mut host, &[2]);
+    refused(&mut host, &[2, 9]);
     assert!(host.reconnect().open.is_empty());
     refused(&mut host, &[3, 4, 5, 6, 7, 8, 9]);
 }
@@ -162,7 +161,11 @@ fn the_bound_holds_between_two_sweeps_too() {
     let request = host.assertion();
     host.prepare(vec![request]);
     host.pass_ms(30_000);
-    assert_eq!(host.commit().tokens, [None], "no sweep has come, the commit is too late all the same");
+    assert_eq!(
+        host.commit().tokens,
+        [None],
+        "no sweep has come, the commit is too late all the same"
+    );
     host.prepare(Vec::new());
     host.commit();
     assert_eq!(host.voids().len(), 1);
@@ -217,7 +220,7 @@ fn a_service_that_died_before_its_first_commit_holds_nothing_and_goes_on() {
     let start = host.start_request();
     let prepared = host.prepared(start);
     let resumed = host.reconnect();
-    assert_eq!(resumed.open, [prepared.clone()]);
+    assert_eq!(resumed.open, std::slice::from_ref(&prepared));
     assert_eq!(resumed.keys_jwt, "");
     host.open.push(prepared);
     host.commit();
@@ -284,20 +287,21 @@ fn genesis_names_the_predecessor_that_the_signer_verified() {
     host.hello();
     let mut stranger = Host::fresh(|_| {});
     stranger.hello();
+    let size = format!("\n{}\n", dead.log.len());
+    assert!(prepared.checkpoint.contains(&size));
     let forged = [
         // A size that was never signed.
-        Predecessor { checkpoint: prepared.checkpoint.replacen("\n5\n", "\n6\n", 1), ..named.clone() },
+        Predecessor {
+            checkpoint: prepared.checkpoint.replacen(&size, "\n9\n", 1),
+            ..named.clone()
+        },
         Predecessor { checkpoint: String::new(), ..named.clone() },
         Predecessor { vkey: String::new(), ..named.clone() },
         // Somebody else's key, and the right key under another name.
         Predecessor { vkey: stranger.vkey().to_string(), ..named.clone() },
         Predecessor { vkey: vkey.replacen("issuer", "issuet", 1), ..named.clone() },
     ];
-    assert!(prepared.checkpoint.contains("\n4\n") || prepared.checkpoint.contains("\n5\n"));
     for forged in forged {
-        if forged == named {
-            continue;
-        }
         assert_eq!(host.fault(start(&host, &forged)), FaultCode::Predecessor, "{forged:?}");
     }
     let own = start(&host, &named);
@@ -309,8 +313,6 @@ fn genesis_names_the_predecessor_that_the_signer_verified() {
 
 #[test]
 fn a_key_that_does_not_own_its_log_id_is_no_predecessor() {
-    let client = Client::new("x");
-    drop(client);
     let key = chancery_token::SigningKey::generate(
         chancery_token::Algorithm::Ed25519,
         chancery_token::RsaBits::B2048,
@@ -338,16 +340,10 @@ fn a_key_that_does_not_own_its_log_id_is_no_predecessor() {
 
 #[test]
 fn a_signature_comes_at_most_two_seconds_after_its_window() {
-    let mut host = Host::with(|p| p.realms[0].schedule.rotate_every_s = 100);
-    let seconds = START_MS / 1_000 + 99 - host.now_s();
-    host.run_s(seconds);
     for (late_ms, comes) in [(2_900, true), (3_100, false)] {
         // Held by the host between `Prepare` and the signature: the batch was never signed.
-        let mut host = Host::with(|p| {
-            p.realms[0].schedule.rotate_every_s = 100;
-            p.realms[0].schedule.max_lifetime_s = 100;
-        });
-        let first_end = host.announced().values().map(|k| k.2).max().unwrap();
+        let mut host = Host::started();
+        let first_end = host.announced().values().next().unwrap().2;
         let wait = first_end - 1 - host.now_s();
         host.pass_ms(wait * 1_000);
         let request = host.assertion();
@@ -389,7 +385,8 @@ fn an_answer_never_outgrows_its_frame() {
     let mut host = Host::started();
     // Long refusals: audiences that are quoted back, in as many requests as a frame takes.
     let long = "\u{e000}".repeat(1_000);
-    let requests: Vec<_> = (0..20).map(|_| host.signed(json!(vec![json!({"aud": long}); 100]))).collect();
+    let requests: Vec<_> =
+        (0..20).map(|_| host.signed(json!(vec![json!({"aud": long}); 100]))).collect();
     let prepared = host.prepare(requests);
     let mut frame = Vec::new();
     encode(&Response::Prepared(prepared.clone()), &mut frame).unwrap();
@@ -398,7 +395,7 @@ fn an_answer_never_outgrows_its_frame() {
     // Long tokens.
     let claim = "x".repeat(4_000);
     let ask = json!({"claims": {"tier": claim}, "sub": format!("user:{}", "y".repeat(900))});
-    let requests: Vec<_> = (0..6).map(|_| host.signed(json!(vec![ask.clone(); 200]))).collect();
+    let requests: Vec<_> = (0..14).map(|_| host.signed(json!(vec![ask.clone(); 70]))).collect();
     let prepared = host.prepare(requests.clone());
     assert!(codes(&prepared).contains(&"granted".to_owned()));
     assert!(codes(&prepared).contains(&"deferred".to_owned()));
@@ -412,7 +409,9 @@ fn an_answer_never_outgrows_its_frame() {
     let mut left: Vec<_> = requests
         .into_iter()
         .zip(&prepared.decisions)
-        .filter(|(_, d)| matches!(&d.outcomes[0], Outcome::Refused { code, .. } if code == "deferred"))
+        .filter(
+            |(_, d)| matches!(&d.outcomes[0], Outcome::Refused { code, .. } if code == "deferred"),
+        )
         .map(|(r, _)| r)
         .collect();
     for _ in 0..10 {
