@@ -1,9 +1,12 @@
 //! The one way in: `cargo xtask help` lists every recipe, and CI calls the same ones.
 
+mod docs_smoke;
 mod first_run;
 mod fuzz;
+mod interop;
 mod recipes;
 mod run;
+mod service;
 mod structure;
 
 use recipes::{Outcome, RECIPES, Recipe};

@@ -1,7 +1,7 @@
 //! The recipes: one line each in [`RECIPES`], one small function each below.
 
 use crate::run::{cargo, run, works};
-use crate::{first_run, fuzz, structure};
+use crate::{docs_smoke, first_run, fuzz, interop, structure};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -51,6 +51,17 @@ pub const RECIPES: &[Recipe] = &[
         name: "fuzz",
         about: "every fuzz target, or those named ([TARGET...] [--seconds N], default 30)",
         run: fuzz::recipe,
+    },
+    Recipe {
+        name: "python",
+        about: "PyJWT and jwcrypto against a running service",
+        run: interop::python,
+    },
+    Recipe { name: "node", about: "npm's jose against a running service", run: interop::node },
+    Recipe {
+        name: "docs-smoke",
+        about: "every `sh` block of README.md and docs/, or of the pages named ([PAGE...])",
+        run: docs_smoke::recipe,
     },
     Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
 ];

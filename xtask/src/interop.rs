@@ -1,0 +1,176 @@
+//! `cargo xtask python` and `cargo xtask node`: ordinary JWT libraries against a running service.
+//!
+//! The scripts in `interop/` are the ones that docs/clients.md and docs/relying-parties.md show.
+
+use crate::recipes::{Outcome, no_arguments};
+use crate::run::{output, run, works};
+use crate::service::{Binaries, Service, TempFolder, free_addresses};
+use anyhow::{Context as _, Result};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Keys of this schedule sign for 2 s, after 4 s in the key set; a token lives for 20 s.
+const SCHEDULE: &str = "rotate_every_s = 2\npublish_lead_s = 4\nmax_lifetime_s = 20\nskew_s = 5";
+/// Seconds of watching rotations: seven of them.
+const WATCH_SECONDS: &str = "15";
+const CLIENT: &str = "rotation";
+const AUDIENCE: &str = "https://api.example";
+/// The oldest Python and Node that the pinned libraries run on.
+const PYTHON: &str = "import sys; sys.exit(sys.version_info < (3, 10))";
+const NODE: &str = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
+
+/// PyJWT and jwcrypto.
+pub fn python(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    if !works(Command::new("python3").args(["-c", PYTHON])) {
+        return skipped("python3 (3.10 or later) is not installed");
+    }
+    let (folder, venv) = (root.join("interop/python"), root.join("target/ci/venv"));
+    if !works(Command::new(venv.join("bin/python")).args(["-m", "pip", "--version"]))
+        && !works(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
+    {
+        return skipped("python3 cannot make an environment; install its venv module");
+    }
+    let interpreter = venv.join("bin/python");
+    let mut install = Command::new(&interpreter);
+    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    install.arg("--requirement").arg(folder.join("requirements.txt"));
+    if run(&mut install).is_err() {
+        return skipped("the packages of interop/python/requirements.txt cannot be installed");
+    }
+    try_scripts(root, &Toolkit { interpreter, folder, suffix: "py" })
+}
+
+/// npm's jose.
+pub fn node(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    no_arguments(arguments)?;
+    if !works(Command::new("node").args(["-e", NODE])) {
+        return skipped("node (20 or later) is not installed");
+    }
+    if !works(Command::new("npm").arg("--version")) {
+        return skipped("npm is not installed");
+    }
+    // Node finds packages beside the scripts only, and nothing is installed among sources.
+    let folder = root.join("target/ci/node");
+    copy_files(&root.join("interop/node"), &folder)?;
+    let mut install = Command::new("npm");
+    install.args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]).current_dir(&folder);
+    if run(&mut install).is_err() {
+        return skipped("the packages of interop/node/package-lock.json cannot be installed");
+    }
+    try_scripts(root, &Toolkit { interpreter: "node".into(), folder, suffix: "js" })
+}
+
+fn skipped(reason: &str) -> Result<Outcome> {
+    Ok(Outcome::Skipped(reason.to_owned()))
+}
+
+/// An interpreter with its libraries, and the folder of its scripts.
+struct Toolkit {
+    interpreter: PathBuf,
+    folder: PathBuf,
+    suffix: &'static str,
+}
+
+impl Toolkit {
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(&self.interpreter);
+        // Nothing is written among sources.
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command.arg(self.folder.join(name).with_extension(self.suffix));
+        command
+    }
+}
+
+fn try_scripts(root: &Path, toolkit: &Toolkit) -> Result<Outcome> {
+    let binaries = Binaries::build(root)?;
+    validation(&binaries, toolkit)?;
+    rotation(&binaries, toolkit)?;
+    Ok(Outcome::Passed)
+}
+
+/// Every realm and algorithm of development mode.
+fn validation(binaries: &Binaries, toolkit: &Toolkit) -> Result<()> {
+    let folder = TempFolder::new("interop")?;
+    let service = Service::development(binaries, folder.path())?;
+    let mut check = toolkit.script("check");
+    check.arg(service.url()).arg(service.data()).arg(&binaries.chancery);
+    run(&mut check).with_context(|| format!("the service's log ends:\n{}", service.log_tail()))
+}
+
+/// A realm with short windows, and a client that the toolkit registers.
+fn rotation(binaries: &Binaries, toolkit: &Toolkit) -> Result<()> {
+    let folder = TempFolder::new("rotation")?;
+    let key = folder.path().join("client.pem");
+    let entry = output(toolkit.script("register").arg(&key).args([CLIENT, AUDIENCE]))?;
+    let addresses = free_addresses()?;
+    let config = folder.path().join("chancery.toml");
+    std::fs::write(&config, configuration(addresses.0, &entry))
+        .with_context(|| format!("cannot write {}", config.display()))?;
+    run(Command::new(&binaries.chancery).args(["config", "check"]).arg(&config))?;
+    let service = Service::configured(binaries, folder.path(), addresses, &config)?;
+    let mut watch = toolkit.script("rotation");
+    watch.arg(format!("{}/consumers", service.url())).arg(CLIENT).arg(&key);
+    run(watch.args([AUDIENCE, WATCH_SECONDS]))
+        .with_context(|| format!("the service's log ends:\n{}", service.log_tail()))
+}
+
+fn configuration(listen: SocketAddr, client: &str) -> String {
+    format!(
+        "base_url = \"http://{listen}\"\nwal_segment_mib = 1\n\n\
+         [[realms]]\nname = \"consumers\"\nissuer = \"http://{listen}/consumers\"\n\
+         algorithms = [\"ES256\"]\n\n[realms.schedule]\n{SCHEDULE}\n{client}"
+    )
+}
+
+/// Copies the files of a folder, not its folders.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    let copy = || -> std::io::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            }
+        }
+        Ok(())
+    };
+    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_file_names_no_registry_and_pins_everything() {
+        let lock = crate::repository().join("interop/node/package-lock.json");
+        let text = std::fs::read_to_string(lock).unwrap();
+        let lock: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let packages = lock["packages"].as_object().unwrap();
+        assert!(packages.len() > 1);
+        for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+            assert!(package["integrity"].is_string(), "{name}");
+            assert!(package.get("resolved").is_none(), "{name}");
+        }
+        let requirements = crate::repository().join("interop/python/requirements.txt");
+        let text = std::fs::read_to_string(requirements).unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.contains("=="), "{line}");
+        }
+    }
+
+    #[test]
+    fn files_are_copied_and_folders_are_not() {
+        let folder = TempFolder::new("copy-test").unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("a/b"));
+        std::fs::create_dir_all(from.join("folder")).unwrap();
+        std::fs::write(from.join("file"), "x").unwrap();
+        copy_files(&from, &to).unwrap();
+        assert_eq!(std::fs::read_to_string(to.join("file")).unwrap(), "x");
+        assert!(!to.join("folder").exists());
+        let error = copy_files(&folder.path().join("none"), &to).unwrap_err().to_string();
+        assert!(error.starts_with("cannot copy "), "{error}");
+    }
+}
