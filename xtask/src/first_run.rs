@@ -2,14 +2,14 @@
 //! that a person would type.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::recipes::{Outcome, no_arguments};
-use crate::run::{cargo, output, run};
+use crate::run::output;
+use crate::service::{Binaries, free_addresses};
 
 const AUDIENCE: &str = "https://api.example";
 
@@ -17,8 +17,8 @@ const AUDIENCE: &str = "https://api.example";
 pub fn recipe(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
     println!("1. Build the service and the signer: two programs, because only one is trusted.\n");
-    run(&mut cargo(root, &["build", "--bin", "chancery", "--bin", "chancery-signer"]))?;
-    let mut story = Story::begin(root)?;
+    let binaries = Binaries::build(root)?;
+    let mut story = Story::begin(binaries)?;
     let told = story.tell();
     story.end();
     told?;
@@ -33,16 +33,15 @@ struct Story {
 }
 
 impl Story {
-    fn begin(root: &Path) -> Result<Self> {
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-        let chancery = target.join("debug/chancery");
-        let data = target.join("first-run");
+    fn begin(binaries: Binaries) -> Result<Self> {
+        let chancery = binaries.chancery;
+        let data = binaries.folder.join("first-run");
         if data.exists() {
             std::fs::remove_dir_all(&data)
                 .with_context(|| format!("cannot remove {}", data.display()))?;
         }
-        let (listen, admin) = (free_address()?, free_address()?);
+        let (listen, admin) = free_addresses()?;
+        let (listen, admin) = (listen.to_string(), admin.to_string());
         println!("\n2. Start them. The signer is a process of its own, in a sandbox:\n");
         println!("$ chancery serve --data {} --listen {listen} --admin {admin}", data.display());
         let mut service = Command::new(&chancery)
@@ -120,11 +119,6 @@ impl Story {
         let mut end = Command::new(&self.chancery);
         let _ = end.args(["signer", "end"]).env("CHANCERY_DATA", &self.data).output();
     }
-}
-
-fn free_address() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen on 127.0.0.1")?;
-    Ok(listener.local_addr()?.to_string())
 }
 
 fn shorten(argument: &str) -> String {

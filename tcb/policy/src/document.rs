@@ -16,6 +16,9 @@ pub const MAX_REALMS: usize = 256;
 /// The most keys that one realm and algorithm may keep live (pending, active and retired): a key
 /// set is fetched by every relying party, and each RSA-4096 or ML-DSA-87 member costs kilobytes.
 pub const MAX_LIVE_KEYS: u64 = 64;
+/// All realms' key sets together, in bytes: the signer signs them as one document, which must fit
+/// into one frame beside a batch's tokens, and which relying parties read whole.
+pub const MAX_KEY_SETS_BYTES: u64 = 1024 * 1024;
 /// Realm names that would collide with paths of the service.
 pub const RESERVED_REALMS: &[&str] = &["log", "directory", "signers", ".well-known"];
 /// Bounds the memory of the proofs remembered for one client: 4 million proofs are about 200 MB.
@@ -305,6 +308,16 @@ impl PolicyDocument {
                 return bad("policy", format!("issuer `{}` appears twice", realm.issuer));
             }
         }
+        let bytes: u64 = self.realms.iter().map(RealmDocument::key_set_bytes).sum();
+        if bytes > MAX_KEY_SETS_BYTES {
+            return bad(
+                "policy",
+                format!(
+                    "the key sets of all realms may take `{bytes}` bytes, more than \
+                     {MAX_KEY_SETS_BYTES}: use fewer realms, algorithms or live keys"
+                ),
+            );
+        }
         Ok(())
     }
 }
@@ -322,6 +335,24 @@ fn check_origin_prefix(prefix: &str) -> Result<(), Error> {
 }
 
 impl RealmDocument {
+    /// The most bytes that the realm's part of the signed key set takes: each member's public key in
+    /// base64url, its other members, and the issuer.
+    fn key_set_bytes(&self) -> u64 {
+        let member = |algorithm: &Algorithm| -> u64 {
+            match algorithm {
+                Algorithm::MlDsa44 => 1_760,
+                Algorithm::MlDsa65 => 2_610,
+                Algorithm::MlDsa87 => 3_460,
+                Algorithm::Rs256 | Algorithm::Ps256 => u64::from(self.rsa_bits).div_ceil(6) + 20,
+                _ => 150,
+            }
+        };
+        let issuer = u64::try_from(self.issuer.len()).unwrap_or(u64::MAX);
+        let other = issuer.saturating_add(300);
+        let bytes: u64 = self.algorithms.iter().map(|a| member(a).saturating_add(other)).sum();
+        bytes.saturating_mul(self.schedule.live_keys())
+    }
+
     /// Checks every value of the realm.
     ///
     /// # Errors

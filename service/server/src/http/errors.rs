@@ -132,7 +132,11 @@ pub fn oauth(code: &str, detail: &str) -> Response {
         StatusCode::FORBIDDEN => StatusCode::BAD_REQUEST,
         other => other,
     };
-    oauth_with(status, oauth_name(code), code, detail)
+    let mut response = oauth_with(status, oauth_name(code), code, detail);
+    if parsed.is_some_and(RefusalCode::is_retryable) {
+        retry_after(&mut response, 1);
+    }
+    response
 }
 
 /// An OAuth error that is not a refusal.
@@ -151,4 +155,35 @@ pub fn oauth_with(status: StatusCode, error: &str, code: &str, detail: &str) -> 
         retry_after(&mut response, 1);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of reasons in `docs/clients.md` says what the endpoints answer.
+    #[test]
+    fn the_documented_reasons_are_those_that_are_answered() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/clients.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let rows = document.lines().skip_while(|line| !line.starts_with("| reason |")).skip(2);
+        let found: Vec<Vec<&str>> = rows
+            .take_while(|line| line.starts_with('|'))
+            .map(|row| row.trim_matches('|').split('|').map(str::trim).take(4).collect())
+            .collect();
+        let wanted: Vec<Vec<String>> = RefusalCode::ALL
+            .iter()
+            .map(|code| {
+                let text = code.as_str();
+                let again = if code.is_retryable() { "yes" } else { "no" };
+                vec![
+                    format!("`{text}`"),
+                    format!("{} `{}`", oauth(text, "").status().as_u16(), oauth_name(text)),
+                    refusal(text, "").status().as_u16().to_string(),
+                    again.to_owned(),
+                ]
+            })
+            .collect();
+        assert_eq!(found, wanted);
+    }
 }

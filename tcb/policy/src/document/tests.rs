@@ -119,6 +119,25 @@ fn a_schedule_with_too_many_live_keys_is_refused() {
 }
 
 #[test]
+fn key_sets_that_would_not_fit_a_frame_are_refused() {
+    let mut document = sample();
+    document.realms[0].clients.clear();
+    document.realms[0].algorithms = vec![Algorithm::MlDsa87];
+    document.realms[0].schedule.rotate_every_s = 75;
+    let template = document.realms[0].clone();
+    document.realms = (0..10)
+        .map(|i| RealmDocument {
+            name: format!("r{i}"),
+            issuer: format!("https://i/{i}"),
+            ..template.clone()
+        })
+        .collect();
+    assert!(document.check().unwrap_err().to_string().contains("key sets of all realms"));
+    document.realms.truncate(4);
+    document.check().unwrap();
+}
+
+#[test]
 fn a_key_set_is_never_cached_for_as_long_as_the_lead() {
     for lead in 1..2_000 {
         let schedule = Schedule { publish_lead_s: lead, ..Schedule::default() };
