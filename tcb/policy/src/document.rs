@@ -18,7 +18,9 @@ pub const MAX_REALMS: usize = 256;
 pub const MAX_LIVE_KEYS: u64 = 64;
 /// All realms' key sets together, in bytes: the signer signs them as one document, which must fit
 /// into one frame beside a batch's tokens, and which relying parties read whole.
-pub const MAX_KEY_SETS_BYTES: u64 = 1024 * 1024;
+pub const MAX_KEY_SETS_BYTES: u64 = 768 * 1024;
+/// The most keys of one realm: what relying parties accept in one set.
+pub const MAX_REALM_KEYS: u64 = chancery_token::jwks::MAX_KEYS as u64;
 /// Realm names that would collide with paths of the service.
 pub const RESERVED_REALMS: &[&str] = &["log", "directory", "signers", ".well-known"];
 /// Bounds the memory of the proofs remembered for one client: 4 million proofs are about 200 MB.
@@ -372,6 +374,17 @@ impl RealmDocument {
             return bad(&at, format!("rsa_bits `{}` is not 2048, 3072 or 4096", self.rsa_bits));
         }
         check_schedule(&at, &self.schedule)?;
+        let lanes = u64::try_from(self.algorithms.len()).unwrap_or(u64::MAX);
+        let live = self.schedule.live_keys().saturating_mul(lanes);
+        if live > MAX_REALM_KEYS {
+            return bad(
+                &at,
+                format!(
+                    "its algorithms together would keep `{live}` keys live, more than \
+                     {MAX_REALM_KEYS}: use fewer algorithms or rotate less often"
+                ),
+            );
+        }
         let mut ids = HashSet::new();
         for client in &self.clients {
             check_client(&at, self, client)?;

@@ -66,19 +66,26 @@ impl Proven {
     }
 }
 
-/// Authenticates an OAuth client assertion.
+/// Authenticates an OAuth client assertion. `was_used` tells a proof that was used already, before
+/// its signature costs anything; [`crate::replay::ClientMemory::admit`] decides for good.
 ///
 /// # Errors
 /// A [`Refusal`] that says which check failed.
-pub fn assertion(realm: &Realm, token: &str, at: Moment<'_>) -> Result<Proven, Refusal> {
-    let (proven, _) = verify(realm, token, jws::MAX_TOKEN_BYTES, at, |typ| {
+pub fn assertion(
+    realm: &Realm,
+    token: &str,
+    at: Moment<'_>,
+    was_used: impl Fn(&Client, &ProofId) -> bool,
+) -> Result<Proven, Refusal> {
+    let (proven, _) = verify(realm, token, jws::MAX_TOKEN_BYTES, at, was_used, |typ| {
         matches!(typ, None | Some(ASSERTION_TYP))
             || typ.is_some_and(|t| t.eq_ignore_ascii_case("JWT"))
     })?;
     Ok(proven)
 }
 
-/// Authenticates a signed issuance request and reads what it asks for.
+/// Authenticates a signed issuance request and reads what it asks for; `was_used` as for
+/// [`assertion`].
 ///
 /// # Errors
 /// A [`Refusal`] that says which check failed.
@@ -86,9 +93,12 @@ pub fn signed_request(
     realm: &Realm,
     token: &str,
     at: Moment<'_>,
+    was_used: impl Fn(&Client, &ProofId) -> bool,
 ) -> Result<(Proven, Vec<Ask>), Refusal> {
     let (proven, mut payload) =
-        verify(realm, token, jws::MAX_REQUEST_BYTES, at, |typ| typ == Some(SIGNED_REQUEST_TYP))?;
+        verify(realm, token, jws::MAX_REQUEST_BYTES, at, was_used, |typ| {
+            typ == Some(SIGNED_REQUEST_TYP)
+        })?;
     let Some(Value::Array(requests)) = payload.remove("requests") else {
         return Err(malformed("`requests` must be an array of request objects"));
     };
@@ -113,6 +123,7 @@ fn verify(
     token: &str,
     max_bytes: usize,
     at: Moment<'_>,
+    was_used: impl Fn(&Client, &ProofId) -> bool,
     typ_is_accepted: impl Fn(Option<&str>) -> bool,
 ) -> Result<(Proven, Map<String, Value>), Refusal> {
     let malformed =
@@ -131,8 +142,8 @@ fn verify(
         return Err(Refusal::new(RefusalCode::MalformedProof, "`sub` must equal `iss`"));
     }
     let key = client.key(compact.header.kid.as_deref())?;
-    jws::verify(&compact, key, client.accept_eddsa)
-        .map_err(|e| Refusal::new(RefusalCode::BadSignature, e.to_string()))?;
+    // Whatever can be refused without a signature is: an old proof out of somebody's log file must
+    // not make the signer verify it again and again.
     check_audience(realm, &payload)?;
     let exp = check_times(&payload, at)?;
     check_log(&payload, at)?;
@@ -147,6 +158,11 @@ fn verify(
     for (to, from) in id.iter_mut().zip(digest(&SHA256, jti.as_bytes()).as_ref()) {
         *to = *from;
     }
+    if was_used(client, &id) {
+        return Err(crate::replay::replayed());
+    }
+    jws::verify(&compact, key, client.accept_eddsa)
+        .map_err(|e| Refusal::new(RefusalCode::BadSignature, e.to_string()))?;
     Ok((Proven { client: client.clone(), id, forget_at: exp }, payload))
 }
 

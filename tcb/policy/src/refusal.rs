@@ -120,8 +120,9 @@ impl RefusalCode {
         )
     }
 
-    /// Whether the client itself was not authenticated (RFC 6749 section 5.2 `invalid_client`).
-    /// Only these count against a source address: the proof was not verified.
+    /// Whether the proof was refused as none of the client's, or as an old one that anybody may have
+    /// picked up. Only these count against a source address. Proofs that a restarted signer refuses
+    /// do not: every honest client's are among them.
     #[must_use]
     pub fn is_unauthenticated(self) -> bool {
         matches!(
@@ -130,6 +131,11 @@ impl RefusalCode {
                 | RefusalCode::UnknownClient
                 | RefusalCode::UnknownClientKey
                 | RefusalCode::BadSignature
+                | RefusalCode::WrongAudience
+                | RefusalCode::ProofExpired
+                | RefusalCode::ProofNotYetValid
+                | RefusalCode::ProofTooLong
+                | RefusalCode::ProofReplayed
         )
     }
 }

@@ -44,10 +44,7 @@ impl ClientMemory {
     fn check_unused(&mut self, client: &Client, proof: &ProofId, now: u64) -> Result<(), Refusal> {
         self.forget(now);
         if self.used.contains(proof) {
-            return Err(Refusal::new(
-                RefusalCode::ProofReplayed,
-                "this proof's `jti` was used already; make a new proof for each request",
-            ));
+            return Err(replayed());
         }
         if self.used.len() >= client.replay_capacity as usize {
             return Err(Refusal::new(
@@ -62,7 +59,15 @@ impl ClientMemory {
         Ok(())
     }
 
-    fn forget(&mut self, now: u64) {
+    /// Whether a proof was used and is not forgotten yet.
+    #[must_use]
+    pub fn was_used(&self, proof: &ProofId) -> bool {
+        self.used.contains(proof)
+    }
+
+    /// Forgets proofs that have expired by `now`, in Unix seconds. Every use does it for its own
+    /// client; a signer does it for all now and then, so that idle clients cost no memory.
+    pub fn forget(&mut self, now: u64) {
         while let Some(entry) = self.expiring.first_entry() {
             if *entry.key() > now {
                 break;
@@ -104,6 +109,13 @@ impl ClientMemory {
         };
         Err(Refusal::new(RefusalCode::RateLimited, detail))
     }
+}
+
+pub(crate) fn replayed() -> Refusal {
+    Refusal::new(
+        RefusalCode::ProofReplayed,
+        "this proof's `jti` was used already; make a new proof for each request",
+    )
 }
 
 #[cfg(test)]

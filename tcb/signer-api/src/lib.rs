@@ -31,8 +31,9 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// length cannot make either side allocate more.
 pub const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 
-/// The most requests in one `Prepare`, and the most tokens that one may yield: at RSA-4096 speed
-/// they are still signed within the 2 s that a window allows.
+/// The most requests in one `Prepare`, and the most tokens that one may yield: most
+/// algorithms sign them in a tenth of a second. RSA-4096 takes seconds, in slices; what would come
+/// more than 2 s after its key's window is void.
 pub const MAX_TOKENS_PER_FRAME: usize = 1_024;
 
 /// The longest opaque context of a request, in bytes: a request id or a record key.

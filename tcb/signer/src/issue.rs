@@ -12,6 +12,7 @@
 use chancery_entry::{Entry, TokenEntry};
 use chancery_policy::claims::{self, Stamp};
 use chancery_policy::proof::{self, Moment, Proven};
+use chancery_policy::replay::ProofId;
 use chancery_policy::{Ask, Client, Granted, Policy, Realm, Refusal, RefusalCode, decide};
 use chancery_signer_api::{
     Decision, GrantedToken, IssueRequest, MAX_CONTEXT_BYTES, MAX_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
@@ -55,6 +56,8 @@ pub(crate) struct Desk<'a> {
     pub outcomes: usize,
     /// Bytes of answers that they may take.
     pub bytes: usize,
+    /// A request was sent back for want of room: everything behind it is too.
+    pub full: bool,
     /// For `jti`.
     pub random: Random,
 }
@@ -131,15 +134,17 @@ fn authenticate_and_decide(
         ));
     }
     let room = MAX_TOKENS_PER_FRAME.saturating_sub(desk.outcomes);
-    if room == 0 || desk.bytes >= MAX_ANSWER_BYTES {
+    if room == 0 || desk.bytes >= MAX_ANSWER_BYTES || desk.full {
         return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
     }
     let realm = desk.policy.realm(realm)?.clone();
     let log = desk.log.id_text().to_owned();
     let at = Moment { now: desk.now.seconds(), started_at: desk.started_at, log: &log };
+    let memories = &*desk.memories;
+    let was_used = |client: &Client, id: &ProofId| memories.was_used(&realm.issuer, &client.id, id);
     let (proven, asks) = match proof {
         Proof::Assertion { jws, audiences, scope, lifetime_s, subject, algorithm, client_id } => {
-            let proven = proof::assertion(&realm, &jws, at)?;
+            let proven = proof::assertion(&realm, &jws, at, was_used)?;
             if client_id.is_some_and(|id| id != proven.client().id) {
                 return Err(Refusal::new(
                     RefusalCode::MalformedRequest,
@@ -156,7 +161,7 @@ fn authenticate_and_decide(
             };
             (proven, vec![ask])
         }
-        Proof::Signed { jws } => proof::signed_request(&realm, &jws, at)?,
+        Proof::Signed { jws } => proof::signed_request(&realm, &jws, at, was_used)?,
     };
     let tokens = u64::try_from(asks.len()).unwrap_or(u64::MAX);
     let verdicts: Vec<_> =
@@ -169,7 +174,9 @@ fn authenticate_and_decide(
         ));
     }
     if verdicts.len() > room || bytes > MAX_ANSWER_BYTES.saturating_sub(desk.bytes) {
-        // Nothing was remembered of the proof, so the same request may come in the next frame.
+        // Nothing was remembered of the proof, so the same request may come in the next frame; what
+        // follows it in this one waits unseen, so that nothing is verified twice but this.
+        desk.full = true;
         return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
     }
     let memory = desk.memories.of(&realm.issuer, &proven.client().id);

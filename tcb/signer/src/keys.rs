@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chancery_entry::{Announcement, Compromise, Entry, Narrowing, Start};
 use chancery_policy::document::MAX_LIVE_KEYS;
-use chancery_policy::{Policy, Realm, Schedule};
+use chancery_policy::{Policy, Realm, Rotation, Schedule};
 use chancery_signer_api::{KeyStatus, Notice};
 use chancery_token::{Algorithm, KeyId, PublicKey, RsaBits, SigningKey, jws};
 
@@ -49,6 +49,8 @@ pub struct Lane {
     closed: bool,
     /// Whether a key could sign at the last sweep.
     signing: bool,
+    /// A rotation was asked for, by a person or a shorter schedule, and is not announced yet.
+    rotation_due: bool,
 }
 
 /// Names a lane.
@@ -189,10 +191,14 @@ impl Keys {
     ) -> Result<Vec<(String, u64)>, log::Error> {
         let mut starts = Vec::new();
         for lane in self.lanes.values_mut().filter(|l| l.realm == realm && !l.closed) {
-            if let Some(from) = lane.rotate(now.seconds(), log, &mut self.rsa)? {
-                self.changed = true;
-                starts.push((lane.algorithm.as_str().to_owned(), from));
-            }
+            let from = lane.rotate(now.seconds(), log, &mut self.rsa)?;
+            self.changed |= from.is_some();
+            // A rotation that has to wait for its key is due, and comes no sooner than this.
+            let soonest = now
+                .seconds()
+                .saturating_add(lane.schedule.publish_lead_s)
+                .saturating_add(lane.schedule.margin_s());
+            starts.push((lane.algorithm.as_str().to_owned(), from.unwrap_or(soonest)));
         }
         Ok(starts)
     }
@@ -278,6 +284,7 @@ impl Lane {
             facts: LaneFacts::default(),
             closed: false,
             signing: false,
+            rotation_due: false,
         }
     }
 
@@ -289,6 +296,15 @@ impl Lane {
             self.facts.cached_until = self.facts.cached_until.max(cached_until);
         }
         self.schedule = realm.schedule.clone();
+        // A key that the new schedule would have ended long ago is overdue by the new one.
+        for key in self.keys.iter_mut().filter(|k| k.facts.has_private) {
+            key.scheduled_s = key.scheduled_s.min(realm.schedule.rotate_every_s);
+        }
+        let longest = now_s
+            .saturating_add(self.schedule.publish_lead_s)
+            .saturating_add(self.schedule.margin_s())
+            .saturating_add(self.schedule.window_s());
+        self.rotation_due |= self.facts.last_end.is_some_and(|end| end > longest);
     }
 
     fn sweep(
@@ -328,6 +344,10 @@ impl Lane {
         for position in forget.into_iter().rev() {
             self.keys.remove(position);
             changed = true;
+        }
+        let may = !self.closed && now.is_trusted() && log.waiting() < MAX_WAITING_ENTRIES;
+        if self.rotation_due && may {
+            changed |= self.rotate(now.seconds(), log, rsa)?.is_some();
         }
         self.note_silence(now, notices);
         Ok(changed)
@@ -403,7 +423,11 @@ impl Lane {
             private: Some(private),
             public,
             announced_at,
-            scheduled_s: self.schedule.rotate_every_s,
+            // The first window may have to reach further than the schedule, to its successor.
+            scheduled_s: match self.schedule.rotation {
+                Rotation::Automatic => signs_until.saturating_sub(nbf),
+                Rotation::Manual => self.schedule.rotate_every_s,
+            },
         });
         let end = self.facts.last_end.unwrap_or(0).max(signs_until);
         // A replacement starts the lane's chain of windows anew.
@@ -435,6 +459,7 @@ impl Lane {
     ) -> Result<Option<u64>, log::Error> {
         if self.facts.last_end.is_none() || self.facts.replacement_due {
             // The key that is due anyway is a fresh one, and signs as soon as it is made.
+            self.rotation_due = false;
             return Ok(Some(now_s));
         }
         let from = now_s
@@ -446,13 +471,17 @@ impl Lane {
             && next <= from
         {
             // A fresh key takes over as soon as one could that is announced now.
+            self.rotation_due = false;
             return Ok(Some(next));
         }
         // Behind it goes on what is announced already, without a gap.
         let until = next.unwrap_or_else(|| from.saturating_add(self.schedule.window_s()));
+        // No RSA key is ready, or the lane is full: every sweep tries again.
+        self.rotation_due = true;
         let Some(start) = self.announce(from, until, Start::Led, log, rsa)? else {
             return Ok(None);
         };
+        self.rotation_due = false;
         for key in &mut self.keys {
             if key.facts.nbf < from && key.facts.signs_until > from && key.facts.has_private {
                 narrow(key, from, log)?;

@@ -80,12 +80,19 @@ impl OpenBatch {
 
     /// Step 5: signs what is unsigned. A signature that would be made too long after its key's
     /// window, or whose key is gone, is void.
-    pub fn sign(&mut self, keys: &Keys, mut now: impl FnMut() -> Now) {
+    ///
+    /// Stops at `until` (boot-time milliseconds); `true` when nothing is left to sign.
+    pub fn sign(&mut self, keys: &Keys, until: u64, mut now: impl FnMut() -> Now) -> bool {
         for place in &mut self.held {
             if let Held::Unsigned(token) = place {
-                *place = sign_one(token, keys, now());
+                let now = now();
+                if now.boot_ms >= until {
+                    return false;
+                }
+                *place = sign_one(token, keys, now);
             }
         }
+        true
     }
 
     /// Drops the tokens of a batch that the service did not acknowledge in time; returns the void
@@ -155,7 +162,7 @@ fn sign_one(token: &mut Appended, keys: &Keys, now: Now) -> Held {
             let input = std::mem::take(&mut token.signing_input);
             let token_text = jws::assemble(input, &signature);
             // The place is overwritten; what it named moves on.
-            let lane = std::mem::replace(&mut token.lane, (String::new(), token.lane.1));
+            let lane = (std::mem::take(&mut token.lane.0), token.lane.1);
             Held::Signed { index, token: token_text, lane, kid: token.kid }
         }
         Err(_) => Held::Void { index, reason: VoidReason::SigningFailed },

@@ -12,7 +12,7 @@ type Kind = (Algorithm, RsaBits);
 #[derive(Debug)]
 pub struct RsaPool {
     wanted: Sender<Kind>,
-    made: Receiver<(Kind, SigningKey)>,
+    made: Receiver<(Kind, Option<SigningKey>)>,
     ready: HashMap<Kind, Vec<SigningKey>>,
     underway: HashMap<Kind, usize>,
 }
@@ -27,8 +27,8 @@ impl RsaPool {
         let (deliver, made) = channel();
         std::thread::Builder::new().name("rsa-keys".into()).spawn(move || {
             while let Ok((algorithm, bits)) = orders.recv() {
-                // A failed generation leaves the order open; the next sweep orders again.
-                let Ok(key) = SigningKey::generate(algorithm, bits) else { continue };
+                // A failed generation is told too; the next sweep orders again.
+                let key = SigningKey::generate(algorithm, bits).ok();
                 if deliver.send(((algorithm, bits), key)).is_err() {
                     return;
                 }
@@ -55,7 +55,7 @@ impl RsaPool {
             if let Some(underway) = self.underway.get_mut(&kind) {
                 *underway = underway.saturating_sub(1);
             }
-            self.ready.entry(kind).or_default().push(key);
+            self.ready.entry(kind).or_default().extend(key);
         }
     }
 }

@@ -141,10 +141,13 @@ fn accept(
     use rustix::io::Errno;
     let stream = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
         Ok(stream) => stream,
-        Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
-        Err(e) => return Err(e.into()),
+        Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => {
+            return Err(io::Error::other("the listening socket is gone"));
+        }
+        // Nobody there, or out of descriptors or memory for now: no reason to end with all keys.
+        Err(_) => return Ok(None),
     };
-    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { return Ok(None) };
     let uid = peer.uid.as_raw();
     if uid != rustix::process::geteuid().as_raw() && options.peer_uid != Some(uid) {
         // Whoever it is gets no word.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReason};
-use chancery_policy::replay::ClientMemory;
+use chancery_policy::replay::{ClientMemory, ProofId};
 use chancery_policy::{Policy, RealmDocument};
 use chancery_signer_api::{
     Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello, LoadPolicy,
@@ -30,6 +30,13 @@ const MAX_WAITING_FOR_SERVICE: usize = 2 * MAX_COMPROMISED;
 /// A notice is a line for an operator; the log has all of them.
 const MAX_INDEXES_IN_NOTICE: usize = 8;
 
+/// How long is signed without a sweep, in milliseconds.
+const SIGN_SLICE_MS: u64 = 100;
+/// The most notices that wait for a service: more tell nothing new.
+const MAX_NOTICES: usize = 1_024;
+/// How often expired proofs of all clients are forgotten, in milliseconds.
+const TIDY_EVERY_MS: u64 = 60_000;
+
 /// Everything that a signer is.
 #[derive(Debug)]
 pub struct Signer<C> {
@@ -50,6 +57,7 @@ pub struct Signer<C> {
     committed: (u64, [u8; 32]),
     notices: Vec<Notice>,
     clock_was_trusted: bool,
+    tidied_boot_ms: u64,
 }
 
 /// What is remembered of each client, across policy versions, by issuer: a proof names the issuer,
@@ -58,6 +66,18 @@ pub struct Signer<C> {
 pub struct Memories(HashMap<String, HashMap<String, ClientMemory>>);
 
 impl Memories {
+    /// Whether a client's proof was used already.
+    pub(crate) fn was_used(&self, issuer: &str, client: &str, proof: &ProofId) -> bool {
+        let memory = self.0.get(issuer).and_then(|clients| clients.get(client));
+        memory.is_some_and(|memory| memory.was_used(proof))
+    }
+
+    fn forget(&mut self, now: u64) {
+        for memory in self.0.values_mut().flat_map(|clients| clients.values_mut()) {
+            memory.forget(now);
+        }
+    }
+
     /// The memory of a client that the policy knows.
     pub(crate) fn of(&mut self, issuer: &str, client: &str) -> &mut ClientMemory {
         let clients = self.0.entry(issuer.to_owned()).or_default();
@@ -110,6 +130,7 @@ impl<C: Clock> Signer<C> {
             committed: (0, empty_root().0),
             notices: Vec::new(),
             clock_was_trusted: true,
+            tidied_boot_ms: 0,
         })
     }
 
@@ -158,10 +179,27 @@ impl<C: Clock> Signer<C> {
     }
 
     /// Step 5, after the answer to `Prepare` left: overlaps with the service's disk.
+    ///
+    /// Slow algorithms are signed in slices with a sweep after each, so that a full frame of RSA-4096
+    /// keeps no key alive past its window (INVARIANT I4).
     pub fn sign_open(&mut self) {
-        for batch in &mut self.open {
-            batch.sign(&self.keys, || self.watch.now());
+        while !self.sign_slice() {
+            if self.tick().is_err() {
+                // The log cannot be extended: the next tick of the loop ends the signer.
+                return;
+            }
         }
+    }
+
+    /// Signs for a while; `true` when nothing is left to sign.
+    fn sign_slice(&mut self) -> bool {
+        let until = self.watch.now().boot_ms.saturating_add(SIGN_SLICE_MS);
+        for batch in &mut self.open {
+            if !batch.sign(&self.keys, until, || self.watch.now()) {
+                return false;
+            }
+        }
+        true
     }
 
     /// What time brings: destroyed keys, announcements, voided batches. Needs nobody.
@@ -179,6 +217,7 @@ impl<C: Clock> Signer<C> {
         if self.policy.is_some() {
             self.keys.sweep(now, &mut self.log, &mut self.notices)?;
         }
+        self.tidy(now);
         Ok(())
     }
 
@@ -206,6 +245,16 @@ impl<C: Clock> Signer<C> {
             None => ("clock_trusted", "the wall clock is right again".to_owned()),
         };
         self.notices.push(Notice { code: code.into(), text });
+    }
+
+    /// Memory that nobody collects stays bounded: of notices the first ones tell most, and expired
+    /// proofs of idle clients are forgotten about once a minute.
+    fn tidy(&mut self, now: Now) {
+        self.notices.truncate(MAX_NOTICES);
+        if now.boot_ms.saturating_sub(self.tidied_boot_ms) >= TIDY_EVERY_MS {
+            self.tidied_boot_ms = now.boot_ms;
+            self.memories.forget(now.seconds());
+        }
     }
 
     fn note_voids(&mut self, voided: &[(u64, VoidReason)]) -> Result<(), log::Error> {
@@ -321,6 +370,7 @@ impl<C: Clock> Signer<C> {
             return Err(fault(FaultCode::Phase, "no policy"));
         };
         let mut desk = Desk {
+            full: false,
             policy,
             memories: &mut self.memories,
             keys: &mut self.keys,
@@ -397,10 +447,18 @@ impl<C: Clock> Signer<C> {
     fn load_policy(&mut self, load: LoadPolicy) -> Answer {
         let policy =
             Policy::parse(&load.policy).map_err(|e| fault(FaultCode::Policy, e.to_string()))?;
-        let newest = [self.policy.as_ref(), self.next_policy.as_ref()];
+        let known = [self.policy.as_ref(), self.next_policy.as_ref()];
         let open = self.open.iter().map(|b| b.policy.as_ref());
-        let version = newest.into_iter().chain(open).flatten().map(Policy::version).max();
-        if version.is_some_and(|v| policy.version() <= v) {
+        let newest = known.into_iter().chain(open).flatten().max_by_key(|p| p.version());
+        if let Some(newest) = newest
+            && newest.version() == policy.version()
+            && newest.digest() == policy.digest()
+        {
+            // A service that does not know whether it was heard asks again, and changes nothing.
+            let (version, digest) = (policy.version(), policy.digest().into());
+            return Ok(Response::PolicyLoaded(PolicyLoaded { version, digest }));
+        }
+        if newest.is_some_and(|n| policy.version() <= n.version()) {
             let detail = format!("policy version `{}` is not newer", policy.version());
             return Err(fault(FaultCode::Policy, detail));
         }

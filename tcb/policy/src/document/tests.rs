@@ -133,8 +133,18 @@ fn key_sets_that_would_not_fit_a_frame_are_refused() {
         })
         .collect();
     assert!(document.check().unwrap_err().to_string().contains("key sets of all realms"));
-    document.realms.truncate(4);
+    document.realms.truncate(3);
     document.check().unwrap();
+}
+
+#[test]
+fn a_realm_with_more_keys_than_a_set_may_have_is_refused() {
+    let text = refused(|d| {
+        d.realms[0].algorithms = Algorithm::ALL.to_vec();
+        d.realms[0].schedule.rotate_every_s = 75;
+        d.realms[0].clients.clear();
+    });
+    assert!(text.contains("algorithms together"), "{text}");
 }
 
 #[test]

@@ -10,6 +10,10 @@ const NOW: u64 = 1_800_000_000;
 const LOG: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 const ISSUER: &str = "https://issuer.example/consumers";
 
+fn unused(_: &Client, _: &ProofId) -> bool {
+    false
+}
+
 struct Bench {
     key: ClientKey,
     realm: Arc<Realm>,
@@ -43,7 +47,7 @@ impl Bench {
             "iat": NOW, "exp": NOW + 60, "jti": "one",
         });
         change(&mut payload);
-        assertion(&self.realm, &self.sign("JWT", &payload), self.at).map_err(|r| r.code)
+        assertion(&self.realm, &self.sign("JWT", &payload), self.at, unused).map_err(|r| r.code)
     }
 
     fn request(&self, requests: Value) -> Result<(Proven, Vec<Ask>), RefusalCode> {
@@ -52,7 +56,7 @@ impl Bench {
             "requests": requests,
         });
         let token = self.sign(SIGNED_REQUEST_TYP, &payload);
-        signed_request(&self.realm, &token, self.at).map_err(|r| r.code)
+        signed_request(&self.realm, &token, self.at, unused).map_err(|r| r.code)
     }
 }
 
@@ -102,14 +106,14 @@ fn a_foreign_signature_is_refused() {
     let payload = json!({"iss": "shop", "aud": ISSUER, "iat": NOW, "exp": NOW + 9, "jti": "1"});
     let token = other.sign("JWT", &payload);
     // The other key's `kid` is unknown here, and without `kid` its signature does not verify.
-    let refusal = assertion(&bench.realm, &token, bench.at).unwrap_err();
+    let refusal = assertion(&bench.realm, &token, bench.at, unused).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::UnknownClientKey);
     let header = chancery_token::b64::encode(br#"{"alg":"ES256"}"#);
     let body = chancery_token::b64::encode(payload.to_string().as_bytes());
     let input = format!("{header}.{body}");
     let signature = other.key.signing_key().sign(input.as_bytes()).unwrap();
     let token = jws::assemble(input, &signature);
-    let refusal = assertion(&bench.realm, &token, bench.at).unwrap_err();
+    let refusal = assertion(&bench.realm, &token, bench.at, unused).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::BadSignature);
 }
 
@@ -131,9 +135,10 @@ fn kinds_of_proof_are_not_interchangeable() {
     let bench = Bench::new(Algorithm::Es256);
     let payload = json!({"iss": "shop", "aud": ISSUER, "iat": NOW, "exp": NOW + 9, "jti": "1",
         "requests": [{}]});
-    let as_assertion = assertion(&bench.realm, &bench.sign(SIGNED_REQUEST_TYP, &payload), bench.at);
+    let as_assertion =
+        assertion(&bench.realm, &bench.sign(SIGNED_REQUEST_TYP, &payload), bench.at, unused);
     assert_eq!(as_assertion.unwrap_err().code, RefusalCode::MalformedProof);
-    let as_request = signed_request(&bench.realm, &bench.sign("JWT", &payload), bench.at);
+    let as_request = signed_request(&bench.realm, &bench.sign("JWT", &payload), bench.at, unused);
     assert_eq!(as_request.unwrap_err().code, RefusalCode::MalformedProof);
 }
 
@@ -160,6 +165,26 @@ fn unknown_members_of_a_signed_request_are_refused() {
     let payload = json!({"iss": "shop", "aud": ISSUER, "iat": NOW, "exp": NOW + 9, "jti": "1",
         "requests": [{}], "delegate": "all"});
     let token = bench.sign(SIGNED_REQUEST_TYP, &payload);
-    let refusal = signed_request(&bench.realm, &token, bench.at).unwrap_err();
+    let refusal = signed_request(&bench.realm, &token, bench.at, unused).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::MalformedRequest);
+}
+
+#[test]
+fn what_needs_no_signature_is_refused_without_one() {
+    let bench = Bench::new(Algorithm::Es256);
+    let broken = |change: fn(&mut Value)| {
+        let mut payload =
+            json!({"iss": "shop", "aud": ISSUER, "iat": NOW, "exp": NOW + 9, "jti": "1"});
+        change(&mut payload);
+        let token = bench.sign("JWT", &payload);
+        // The signature is another one: only what is checked before it can be the reason.
+        let cut = token.rfind('.').unwrap() + 1;
+        format!("{}{}", &token[..cut], chancery_token::b64::encode(&[7; 64]))
+    };
+    let code = |token: &str| assertion(&bench.realm, token, bench.at, unused).unwrap_err().code;
+    assert_eq!(code(&broken(|_| {})), RefusalCode::BadSignature);
+    assert_eq!(code(&broken(|p| p["exp"] = json!(NOW))), RefusalCode::ProofExpired);
+    assert_eq!(code(&broken(|p| p["aud"] = json!("x"))), RefusalCode::WrongAudience);
+    let used = assertion(&bench.realm, &broken(|_| {}), bench.at, |client, _| client.id == "shop");
+    assert_eq!(used.unwrap_err().code, RefusalCode::ProofReplayed);
 }

@@ -311,7 +311,12 @@ fn a_policy_decides_nothing_before_its_entry_is_committed() {
 fn a_policy_cannot_go_back_or_change_what_keys_speak_for() {
     let mut host = Host::started();
     let policy = host.policy.clone();
-    let version = |version| PolicyDocument { version, ..policy.clone() };
+    // Another policy under each version, so that only the version can be the reason.
+    let version = |version| {
+        let mut document = PolicyDocument { version, ..policy.clone() };
+        document.realms[0].clients[0].grants[0].name = format!("grant of {version}");
+        document
+    };
     refused(&mut host, &version(1));
     refused(&mut host, &version(0));
     let mut other = next(&host);
@@ -322,11 +327,18 @@ fn a_policy_cannot_go_back_or_change_what_keys_speak_for() {
     refused(&mut host, &other);
     // While version 3 waits to be committed, nothing older gets in.
     loaded(&mut host, &version(3));
-    refused(&mut host, &version(3));
+    let mut third = version(3);
+    // The very same again changes nothing: a service that was cut off asks again.
+    loaded(&mut host, &third);
+    third.realms[0].clients[0].grants[0].name = "another".into();
+    refused(&mut host, &third);
     host.prepare(Vec::new());
+    loaded(&mut host, &version(3));
+    refused(&mut host, &third);
     refused(&mut host, &version(2));
     host.commit();
-    refused(&mut host, &version(3));
+    loaded(&mut host, &version(3));
+    refused(&mut host, &third);
     loaded(&mut host, &version(4));
     host.run_s(1);
     host.token();
