@@ -1,0 +1,409 @@
+//! Every command, with its output for people and programs and its exit codes: 0 success, 1 a "no"
+//! as an answer, 2 a failure to find out.
+
+#![expect(clippy::unwrap_used, reason = "tests fail where they are wrong")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use chancery_testkit::{ClientText, Lab, RealmText, TestClient, WebLog, grant, now, wait_until};
+use chancery_tlog::TlogProof;
+use chancery_token::Algorithm;
+use serde_json::{Value, json};
+
+const CHANCERY: &str = env!("CARGO_BIN_EXE_chancery");
+const AUDIENCE: &str = "https://api.example";
+
+fn lab() -> Lab {
+    let mut lab = Lab::new(CHANCERY);
+    lab.start();
+    lab
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn document(output: &Output) -> Value {
+    let text = out(output);
+    assert_eq!(text.lines().count(), 1, "one JSON document: {text}{}", err(output));
+    serde_json::from_str(&text).unwrap()
+}
+
+#[track_caller]
+fn assert_code(output: &Output, code: i32) {
+    assert_eq!(output.status.code(), Some(code), "{}{}", out(output), err(output));
+}
+
+fn a_token(lab: &Lab) -> String {
+    let output = lab.run(&["token", "--realm", "consumers", "--audience", AUDIENCE]);
+    assert_code(&output, 0);
+    out(&output).trim_end().to_owned()
+}
+
+fn validate(lab: &Lab, more: &[&str], token: &str) -> Output {
+    let issuer = lab.issuer("consumers");
+    let mut arguments = vec!["validate", "--issuer", &issuer];
+    if !more.contains(&"--audience") {
+        arguments.extend(["--audience", AUDIENCE]);
+    }
+    arguments.extend(more);
+    arguments.push(token);
+    lab.run_plain(&arguments)
+}
+
+#[test]
+fn help_names_every_command_and_shows_examples() {
+    let lab = Lab::new(CHANCERY);
+    let help = lab.run_plain(&["--help"]);
+    assert_code(&help, 0);
+    for command in
+        ["serve", "token", "assertion", "validate", "prove", "log", "keys", "config", "bench"]
+    {
+        assert!(out(&help).contains(&format!("\n  {command} ")), "{command}: {}", out(&help));
+    }
+    for command in [&["token"][..], &["assertion"], &["validate"], &["prove"], &["log", "check"]] {
+        let help = lab.run_plain(&[command, &["--help"]].concat());
+        assert_code(&help, 0);
+        assert!(out(&help).contains("Example"), "{command:?}: {}", out(&help));
+    }
+    let version = lab.run_plain(&["--version"]);
+    assert!(out(&version).starts_with("chancery "), "{}", out(&version));
+    for wrong in [&["nonsense"][..], &["serve", "--nonsense"], &[], &["validate"], &["keys"]] {
+        assert_code(&lab.run_plain(wrong), 2);
+    }
+}
+
+#[test]
+fn tokens_are_printed_with_proof_or_as_json() {
+    let lab = lab();
+    let ask = |more: &[&str]| {
+        let base = ["token", "--realm", "consumers", "--audience", AUDIENCE];
+        lab.run(&[&base, more].concat())
+    };
+    let plain = ask(&[]);
+    assert_code(&plain, 0);
+    assert_eq!(out(&plain).lines().count(), 1);
+    assert_eq!(out(&plain).split('.').count(), 3);
+
+    let proved = ask(&["--proof"]);
+    let text = out(&proved);
+    let (token, proof) = text.split_once('\n').unwrap();
+    assert_eq!(token.split('.').count(), 3);
+    TlogProof::parse(proof).unwrap();
+
+    let full = ask(&[
+        "--json",
+        "--subject",
+        "user:1",
+        "--scope",
+        "read",
+        "--lifetime",
+        "60",
+        "--alg",
+        "Ed25519",
+    ]);
+    let issued = document(&full);
+    assert_eq!((&issued["expires_in"], &issued["scope"]), (&60.into(), &"read".into()));
+    let judged = validate(&lab, &["--json"], issued["access_token"].as_str().unwrap());
+    assert_code(&judged, 0);
+    let claims = &document(&judged)["claims"];
+    assert_eq!(claims["sub"], "user:1");
+
+    for (more, code) in [
+        (&["--subject", "root"][..], "subject_not_granted"),
+        (&["--scope", "admin"], "scope_not_granted"),
+        (&["--lifetime", "999999"], "lifetime_not_granted"),
+        (&["--alg", "none"], "algorithm_not_granted"),
+    ] {
+        let refused = ask(more);
+        assert_code(&refused, 1);
+        assert!(out(&refused).is_empty());
+        assert!(err(&refused).starts_with(&format!("refused: {code}: ")), "{}", err(&refused));
+    }
+    let nowhere = lab.run(&["token", "--realm", "nowhere", "--audience", AUDIENCE]);
+    assert_code(&nowhere, 2);
+    assert!(err(&nowhere).contains("no realm `nowhere`"), "{}", err(&nowhere));
+    let nobody =
+        lab.run_plain(&["token", "--realm", "r", "--audience", "a", "--data", "/nonexistent"]);
+    assert_code(&nobody, 2);
+    assert!(err(&nobody).contains("start `chancery serve`"), "{}", err(&nobody));
+}
+
+#[test]
+fn an_assertion_is_all_that_plain_curl_needs() {
+    let lab = lab();
+    let output = lab.run(&["assertion", "--realm", "organizations"]);
+    assert_code(&output, 0);
+    let form = TestClient::form(out(&output).trim_end(), "");
+    let url = format!("{}/organizations/token", lab.url());
+    let kind = ("content-type", "application/x-www-form-urlencoded");
+    let answer = lab.web.send("POST", &url, &[kind], form.as_bytes());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+#[test]
+fn a_configured_client_brings_its_own_key() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = TestClient::new("billing", Algorithm::Es384);
+    let clients = vec![ClientText::new(&client, "", &[grant("g", &[AUDIENCE], "")])];
+    lab.configure("", &[RealmText { name: "r", algorithms: &["ES256"], schedule: "", clients }]);
+    lab.start();
+    let key = lab.folder().join("billing.pem").display().to_string();
+    client.save(Path::new(&key));
+    let ask = ["token", "--realm", "r", "--audience", AUDIENCE, "--client", "billing", "--key"];
+    assert_code(&lab.run(&[&ask[..], &[&key]].concat()), 0);
+    let missing = lab.run(&[&ask[..], &["/nonexistent.pem"]].concat());
+    assert_code(&missing, 2);
+    assert!(err(&missing).contains("/nonexistent.pem"), "{}", err(&missing));
+    TestClient::new("billing", Algorithm::Es384).save(Path::new(&key));
+    let wrong = lab.run(&[&ask[..], &[&key]].concat());
+    assert_code(&wrong, 1);
+    assert!(err(&wrong).contains("unknown_client_key"), "{}", err(&wrong));
+}
+
+#[test]
+fn validate_says_yes_no_or_cannot_tell() {
+    let lab = lab();
+    let token = a_token(&lab);
+    assert_code(&validate(&lab, &[], &token), 0);
+    let required = validate(&lab, &["--log", "require", "--json"], &token);
+    assert_code(&required, 0);
+    let report = document(&required);
+    assert_eq!(report["valid"], true);
+    let steps = report["steps"].as_array().unwrap();
+    let log = steps.iter().find(|s| s["check"] == "log").unwrap();
+    assert_eq!(log["passed"], true, "{log}");
+    assert!(steps.iter().any(|s| s["check"] == "signature"), "{report}");
+
+    let no = |output: &Output, code: &str| {
+        assert_code(output, 1);
+        let report = document(output);
+        assert_eq!((&report["valid"], &report["code"]), (&false.into(), &code.into()), "{report}");
+    };
+    no(
+        &validate(&lab, &["--json", "--audience", "https://other.example"], &token),
+        "wrong_audience",
+    );
+    let late = (now() + 3_700).to_string();
+    no(&validate(&lab, &["--json", "--at", &late], &token), "expired");
+    no(&validate(&lab, &["--json"], "a.b.c"), "malformed_token");
+    let (head, _) = token.rsplit_once('.').unwrap();
+    no(&validate(&lab, &["--json"], &format!("{head}.{}", "A".repeat(86))), "bad_signature");
+    let words = validate(&lab, &["--at", &late], &token);
+    assert_code(&words, 1);
+    assert!(out(&words).contains("\nrejected: expired: "), "{}", out(&words));
+
+    let issuer = lab.issuer("consumers");
+    let base = ["validate", "--issuer", &issuer, "--audience", AUDIENCE];
+    let piped = lab.run_with_input(&[&base[..], &["-"]].concat(), &format!("{token}\n"));
+    assert_code(&piped, 0);
+
+    // Offline, by a file, the service gone.
+    let file = lab.folder().join("jwks.json").display().to_string();
+    let keys = lab.web.get(&format!("{}/consumers/jwks.json", lab.url())).body;
+    fs::write(&file, keys).unwrap();
+    let mut lab = lab;
+    assert_eq!(lab.stop().code, Some(0));
+    assert_code(&validate(&lab, &["--jwks", &file], &token), 0);
+    let folder = lab.data().join("store/log").join(lab.stored_logs().pop().unwrap());
+    let folder = folder.display().to_string();
+    let by_folder =
+        validate(&lab, &["--jwks", &file, "--log", "require", "--log-at", &folder], &token);
+    assert_code(&by_folder, 0);
+    assert_code(&validate(&lab, &[], &token), 2);
+    assert_code(&validate(&lab, &["--jwks", "/nonexistent"], &token), 2);
+    let unknown = validate(&lab, &["--jwks", &file, "--log", "require", "--json"], &token);
+    no(&unknown, "log_unknown");
+    assert_code(&validate(&lab, &["--jwks", &file, "--log", "report"], &token), 0);
+}
+
+#[test]
+fn prove_proves_what_is_there_and_nothing_else() {
+    let lab = lab();
+    let token = a_token(&lab);
+    let id = lab.log_id();
+    let key = WebLog::new(&lab.web, format!("{}/log/{id}", lab.url())).key();
+    let url = lab.url();
+    let by_url = lab.run_plain(&["prove", "--url", &url, &token]);
+    let by_data = lab.run(&["prove", &token]);
+    for output in [&by_url, &by_data] {
+        assert_code(output, 0);
+        let proof = TlogProof::parse(out(output)).unwrap();
+        assert_eq!(key.name().rsplit('/').next(), Some(id.as_str()));
+        assert!(proof.checkpoint.contains(key.name()));
+    }
+    // Another lifetime at the same address: the log holds another leaf there.
+    let parts: Vec<&str> = token.split('.').collect();
+    let payload = chancery_token::b64::decode(parts[1]).unwrap();
+    let mut claims: Value = serde_json::from_slice(&payload).unwrap();
+    claims["exp"] = (claims["exp"].as_u64().unwrap() + 1).into();
+    let payload = chancery_token::b64::encode(claims.to_string().as_bytes());
+    let forged = format!("{}.{payload}.{}", parts[0], parts[2]);
+    let refused = lab.run_plain(&["prove", "--url", &url, &forged]);
+    assert_code(&refused, 1);
+    assert!(err(&refused).contains("not proved"), "{}", err(&refused));
+    for nonsense in ["", "a.b.c", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"] {
+        assert_code(&lab.run_plain(&["prove", "--url", &url, nonsense]), 2);
+    }
+    let piped = lab.run_with_input(&["prove", "--url", &url, "-"], &token);
+    assert_code(&piped, 0);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        match entry.path() {
+            path if path.is_dir() => files.extend(files_below(&path)),
+            path => files.push(path),
+        }
+    }
+    files
+}
+
+#[test]
+fn log_check_finds_every_changed_byte() {
+    let mut lab = lab();
+    let client = lab.demo();
+    let many = lab.issue(&client, "consumers", vec![json!({"aud": AUDIENCE}); 250]);
+    assert_eq!(many.status, 200);
+    let id = lab.log_id();
+    let url = format!("{}/log/{id}", lab.url());
+    let good = lab.run_plain(&["log", "check", &url, "--json"]);
+    assert_code(&good, 0);
+    let report = document(&good);
+    assert_eq!((&report["ok"], &report["tokens"]), (&true.into(), &250.into()), "{report}");
+    assert!(report["size"].as_u64().unwrap() > 256);
+    assert_eq!(lab.stop().code, Some(0));
+
+    let original = lab.data().join("store/log").join(&id);
+    let copies = lab.folder().join("copies");
+    fs::create_dir(&copies).unwrap();
+    let copy = copies.join(&id);
+    let status = Command::new("cp").arg("-a").arg(&original).arg(&copy).status().unwrap();
+    assert!(status.success());
+    let check = || lab.run_plain(&["log", "check", &copy.display().to_string()]);
+    assert_code(&check(), 0);
+    for file in files_below(&copy) {
+        let name = file.strip_prefix(&copy).unwrap().display().to_string();
+        // Not part of the walk: the signer's own key set has its own signature.
+        if name == "keys.jwt" || name == "closing.json" {
+            continue;
+        }
+        let bytes = fs::read(&file).unwrap();
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        for damaged in [Some(changed), Some(bytes[..middle].to_vec()), None] {
+            match &damaged {
+                Some(damaged) => fs::write(&file, damaged).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            let output = check();
+            let code = output.status.code();
+            // What is missing altogether leaves it unknown, unless the rest is known to need it.
+            let expected = if damaged.is_some() { &[1][..] } else { &[1, 2] };
+            assert!(code.is_some_and(|c| expected.contains(&c)), "{name}: {code:?}: {output:?}");
+        }
+        fs::write(&file, &bytes).unwrap();
+    }
+    assert_code(&check(), 0);
+    assert_code(&lab.run_plain(&["log", "check", "/nonexistent"]), 2);
+}
+
+#[test]
+fn keys_are_listed_rotated_and_declared_compromised() {
+    let lab = lab();
+    let listed = lab.run(&["keys", "list", "--json"]);
+    assert_code(&listed, 0);
+    let document_of = document(&listed);
+    assert_eq!(document_of["log_id"], lab.log_id());
+    let keys = document_of["keys"].as_array().unwrap();
+    let active = keys
+        .iter()
+        .find(|k| k["realm"] == "consumers" && k["algorithm"] == "ES256" && k["state"] == "active")
+        .unwrap_or_else(|| panic!("{document_of}"));
+    let kid = active["kid"].as_str().unwrap();
+    let table = out(&lab.run(&["keys", "list"]));
+    assert!(table.contains(kid) && table.starts_with("realm"), "{table}");
+
+    let rotated = lab.run(&["keys", "rotate", "consumers", "--json"]);
+    assert_code(&rotated, 0);
+    let starts = document(&rotated)["rotating"].clone();
+    let es256 = starts.as_array().unwrap().iter().find(|s| s["algorithm"] == "ES256").unwrap();
+    // After the lead of development mode, counted from the commit of the announcement.
+    assert!(es256["active_from"].as_u64().unwrap() >= now() + 295, "{starts}");
+    wait_until("the successor", Duration::from_secs(20), || {
+        let listed = document(&lab.run(&["keys", "list", "--json"]));
+        let pending = |k: &&Value| k["algorithm"] == "ES256" && k["state"] == "pending";
+        listed["keys"].as_array().unwrap().iter().any(|k| pending(&k))
+    });
+
+    let compromise = |kid: &str, reason: &str| {
+        lab.run(&["keys", "compromise", kid, "--reason", reason, "--json"])
+    };
+    for (kid, reason) in [("nonsense", "x"), (kid, ""), (kid, &"x".repeat(5_000))] {
+        let refused = compromise(kid, reason);
+        assert_code(&refused, 2);
+        assert!(!err(&refused).is_empty());
+    }
+    let done = compromise(kid, "found in a backup");
+    assert_code(&done, 0);
+    let answer = document(&done);
+    assert_eq!(answer["stored"], true);
+    assert!(answer["gone"].as_array().unwrap().iter().any(|k| k == kid), "{answer}");
+    let table = out(&lab.run(&["keys", "list"]));
+    assert!(!table.contains(kid), "{table}");
+    let nobody = lab.run_plain(&["keys", "list", "--data", "/nonexistent"]);
+    assert_code(&nobody, 2);
+}
+
+#[test]
+fn configurations_are_checked_without_starting_anything() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = TestClient::new("c", Algorithm::Es256);
+    let clients = || vec![ClientText::new(&client, "", &[grant("g", &[AUDIENCE], "")])];
+    lab.configure(
+        "",
+        &[RealmText { name: "r", algorithms: &["ES256"], schedule: "", clients: clients() }],
+    );
+    let file = lab.config_file().display().to_string();
+    let check = |more: &[&str]| lab.run_plain(&[&["config", "check", &file][..], more].concat());
+    let good = check(&[]);
+    assert_code(&good, 0);
+    assert!(out(&good).contains("is valid"), "{}", out(&good));
+    let report = document(&check(&["--json"]));
+    assert_eq!(report["valid"], true);
+    let warnings = report["warnings"].as_array().unwrap();
+    assert!(warnings.iter().any(|w| w.as_str().unwrap().contains("not https")), "{report}");
+
+    let text = fs::read_to_string(&file).unwrap();
+    let wrong = [
+        (text.replace("base_url", "base_urll"), "base_url"),
+        (text.replace("ES256", "HS256"), "HS256"),
+        (text.replace("[realms.schedule]", "[realms.schedule]\nrotate_every_s = 1"), "64"),
+        (text.replace("\"r\"", "\"signers\""), "reserved"),
+        (text.replace("listen = \"", "listen = \"nowhere"), "listen"),
+        (format!("{text}\n[[realms]]\n"), "missing"),
+    ];
+    for (text, hint) in wrong {
+        fs::write(&file, text).unwrap();
+        let refused = check(&[]);
+        assert_code(&refused, 1);
+        assert!(err(&refused).contains(hint), "{hint}: {}", err(&refused));
+        let report = check(&["--json"]);
+        assert_code(&report, 1);
+        let report = document(&report);
+        assert_eq!(report["valid"], false);
+        assert!(report["error"].as_str().unwrap().contains(hint), "{report}");
+    }
+    let missing = lab.run_plain(&["config", "check", "/nonexistent.toml"]);
+    assert_code(&missing, 2);
+    assert!(!lab.data().exists());
+}

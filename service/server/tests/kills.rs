@@ -1,0 +1,113 @@
+//! `kill -9` of service and signer under load, at random moments.
+//!
+//! What must hold however they end (INVARIANT I2, I9): every token that a client received is in a
+//! log under a signed checkpoint and validates until it expires; every log passes
+//! `chancery log check`, in the folder and over HTTP.
+//!
+//! `CHANCERY_KILLS` says how often (30 by default, 200 in a recipe), `CHANCERY_SEED` repeats a run.
+
+#![expect(clippy::expect_used, reason = "tests fail where they are wrong")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chancery_testkit::{Judge, Lab, Load, wait_until};
+
+const CHANCERY: &str = env!("CARGO_BIN_EXE_chancery");
+const AUDIENCE: &str = "https://api.example";
+
+/// Issuing goes on within a second after a signer's death; a debug build on a machine that
+/// compiles beside it gets ten times that. The measured time is printed.
+const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
+
+/// xorshift64*: which moments are tried need not be secret, only repeatable.
+struct Moments(u64);
+
+impl Moments {
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % below
+    }
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |v| v.parse().expect(name))
+}
+
+#[test]
+fn every_received_token_survives_kills() {
+    let kills = number("CHANCERY_KILLS", 30);
+    let seed = number("CHANCERY_SEED", u64::from(std::process::id()) << 20 | 0x5eed);
+    println!("CHANCERY_SEED={seed} CHANCERY_KILLS={kills}");
+    let mut moments = Moments(seed.max(1));
+    let mut lab = Lab::new(CHANCERY);
+    lab.start();
+    let load = Load::start(&lab, Arc::new(lab.demo()), "consumers", AUDIENCE, 4);
+    let (mut services, mut signers) = (0, 0);
+    for _ in 0..kills {
+        // Sometimes the next kill finds the recovery from the last one under way.
+        if moments.next(4) > 0 {
+            load.wait_for(1);
+        }
+        std::thread::sleep(Duration::from_millis(moments.next(250)));
+        let which = moments.next(3);
+        // Killing the signer twice means that a successor is there already.
+        if which != 0 && lab.signer_pid().is_some() {
+            lab.kill_signer();
+            signers += 1;
+        }
+        if which != 1 {
+            lab.kill_service();
+            lab.spawn();
+            services += 1;
+        }
+    }
+    lab.wait_ready();
+    load.wait_for(1);
+    let (received, other) = load.finish();
+    println!("{services} kills of the service, {signers} of the signer");
+    println!("{} tokens received; otherwise {other:?}", received.len());
+    for what in other.keys() {
+        // What a client may see of all that; anything else would be a wrong answer.
+        let expected = what == "no answer"
+            || what.starts_with("503 ")
+            || what == "401 wrong_log"
+            || what == "401 proof_before_start";
+        assert!(expected, "{what}: {other:?}");
+    }
+    let mut judge = Judge::new(&lab, "consumers", AUDIENCE);
+    for token in &received {
+        judge.must_hold(&token.token);
+    }
+    let logs = lab.check_logs();
+    println!("{logs} logs agree with their checkpoints");
+    assert!(logs > 1);
+}
+
+#[test]
+fn issuing_goes_on_after_a_signers_death() {
+    let mut lab = Lab::new(CHANCERY);
+    lab.start();
+    let load = Load::start(&lab, Arc::new(lab.demo()), "consumers", AUDIENCE, 2);
+    let mut longest = Duration::ZERO;
+    for _ in 0..5 {
+        load.wait_for(3);
+        let log = lab.log_id();
+        lab.kill_signer();
+        let killed = Instant::now();
+        let mut first = None;
+        wait_until("a token in a new log", GOES_ON_WITHIN, || {
+            first = load.first_outside(&log, killed);
+            first.is_some()
+        });
+        longest = longest.max(first.expect("a token").saturating_duration_since(killed));
+    }
+    let (received, _) = load.finish();
+    println!("from a signer's death to the next token: at most {longest:?} in 5 deaths");
+    let mut judge = Judge::new(&lab, "consumers", AUDIENCE);
+    for token in &received {
+        judge.must_hold(&token.token);
+    }
+}
