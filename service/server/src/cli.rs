@@ -1,6 +1,7 @@
 //! The commands. Each prints for a person, or one JSON document with `--json`; exit code 0 is
 //! success, 1 a "no" as an answer, 2 a failure to find out.
 
+mod bench;
 mod client;
 mod fetch;
 mod keys;
@@ -51,6 +52,9 @@ enum Command {
     /// Look at the signer, or end it
     #[command(subcommand)]
     Signer(SignerCommand),
+    /// Measure what tokens cost on this machine
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
         Command::Keys(command) => keys::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => check_config(&file, json),
         Command::Reload(args) => keys::simple(&args, &crate::control::Command::Reload),
+        Command::Bench(command) => bench::run(&command),
         Command::Signer(SignerCommand::End(args)) => keys::end_signer(&args),
     };
     match result {

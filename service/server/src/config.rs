@@ -161,9 +161,12 @@ impl Config {
             .base_url
             .strip_prefix("https://")
             .or_else(|| self.base_url.strip_prefix("http://"));
-        if rest.is_none_or(str::is_empty) || self.base_url.ends_with('/') {
+        let plain = |b: u8| b.is_ascii_graphic() && !b"?#\"\\<>".contains(&b);
+        if rest.is_none_or(|r| r.is_empty() || r.starts_with('/') || !r.bytes().all(plain))
+            || self.base_url.ends_with('/')
+        {
             return Err(ConfigError::Value(format!(
-                "base_url `{}` must be an http(s) URL without a final slash",
+                "base_url `{}` must be an http(s) URL without query, fragment or final slash",
                 self.base_url
             )));
         }

@@ -245,6 +245,13 @@ async fn compromise(
     if kid.parse::<chancery_token::KeyId>().is_err() {
         return Err(format!("`{kid}` is not an RFC 7638 thumbprint; see `chancery keys list`"));
     }
+    let known =
+        kid.parse::<chancery_token::KeyId>().is_ok_and(|k| service.is_announced(k.as_bytes()));
+    if !known {
+        return Err(format!(
+            "no log that still counts announced `{kid}`; see `chancery keys list` and the key sets"
+        ));
+    }
     if reason.is_empty() || reason.len() > chancery_entry::MAX_REASON_BYTES {
         let limit = chancery_entry::MAX_REASON_BYTES;
         return Err(format!("the reason must have 1 to {limit} bytes"));

@@ -7,16 +7,19 @@ mod metadata;
 mod oauth;
 mod requests;
 mod sources;
+mod tokens;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+pub use crate::listen::RequestId;
 use crate::service::Service;
 pub use sources::Sources;
 
@@ -36,27 +39,36 @@ pub struct App {
 pub fn public(service: Arc<Service>) -> Router {
     let sources = Arc::new(Sources::new(service.config.unverified_per_s));
     let app = App { service, sources };
+    // Each layer costs every request a box and a copy of its service. The paths that issue have none:
+    // they read their bodies, and answer what is wrong with a request, themselves.
+    let issuing = Router::new()
+        .route("/{realm}/token", post(oauth::token))
+        .route("/{realm}/issue", post(requests::issue));
     Router::new()
         .route("/{realm}/.well-known/openid-configuration", get(metadata::of_realm))
         .route("/.well-known/oauth-authorization-server/{realm}", get(metadata::of_realm))
         .route("/.well-known/openid-configuration/{realm}", get(metadata::of_realm))
         .route("/{realm}/jwks.json", get(metadata::key_set).options(metadata::preflight))
-        .route("/{realm}/token", post(oauth::token).layer(DefaultBodyLimit::max(MAX_FORM_BYTES)))
-        .route(
-            "/{realm}/issue",
-            post(requests::issue)
-                .layer(DefaultBodyLimit::max(chancery_token::jws::MAX_REQUEST_BYTES)),
-        )
         .route("/log/{log}/checkpoint", get(logs::checkpoint))
         .route("/log/{log}/tile/{*path}", get(logs::tile))
         .route("/log/{log}/proof/{index}", get(logs::proof))
         .route("/log/{log}/keys.jwt", get(logs::keys_jwt))
         .route("/log/{log}/vkey", get(logs::vkey))
         .route("/signers", get(metadata::signers))
+        .layer(map_response(|response| async { errors::as_problem(response) }))
+        .merge(issuing)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(from_fn(name_request))
         .with_state(app)
+}
+
+/// A whole body of at most `limit` bytes.
+async fn read_body(body: Body, limit: usize) -> Result<Bytes, Response> {
+    to_bytes(body, limit).await.map_err(|e| {
+        let too_large = std::error::Error::source(&e)
+            .is_some_and(|source| source.is::<http_body_util::LengthLimitError>());
+        if too_large { errors::too_large() } else { errors::malformed() }
+    })
 }
 
 /// The admin router: health and metrics, nothing that changes anything.
@@ -70,10 +82,12 @@ pub fn admin(service: Arc<Service>) -> Router {
 }
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
-    if service.issuer.is_ready() {
-        return "ready\n".into_response();
+    match service.readiness() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response()
+        }
     }
-    (StatusCode::SERVICE_UNAVAILABLE, "not ready: no signer, or the disk fails\n").into_response()
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
@@ -87,46 +101,4 @@ async fn not_found() -> Response {
 
 async fn wrong_method() -> Response {
     errors::problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "see the documentation")
-}
-
-/// The id of a request, made here and never taken from a client: it stands in the audit record.
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId([u8; 16]);
-
-impl RequestId {
-    fn new() -> Self {
-        let mut id = [0; 16];
-        // Without randomness the id is merely not unique.
-        let _ = aws_lc_rs::rand::fill(&mut id);
-        Self(id)
-    }
-
-    /// Its bytes.
-    #[must_use]
-    pub fn bytes(&self) -> Vec<u8> {
-        self.0.to_vec()
-    }
-
-    /// Base64url.
-    #[must_use]
-    pub fn text(&self) -> String {
-        chancery_token::b64::encode(&self.0)
-    }
-}
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-async fn name_request(mut request: Request, next: Next) -> Response {
-    let id = RequestId::new();
-    request.extensions_mut().insert(id);
-    let line = tracing::enabled!(tracing::Level::DEBUG)
-        .then(|| (request.method().clone(), request.uri().path().to_owned()));
-    let mut response = errors::as_problem(next.run(request).await);
-    if let Ok(value) = HeaderValue::from_str(&id.text()) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
-    if let Some((method, path)) = line {
-        tracing::debug!(id = id.text(), %method, path, status = response.status().as_u16());
-    }
-    response
 }

@@ -10,10 +10,10 @@
 //!   7 release   Reader: Committed    token bytes arrive here for the first time, and leave
 //! ```
 //!
-//! Requests that arrive while two frames are in flight form the next one; a lone request never
-//! waits. Nothing waits without bound: a full queue or a stuck disk answers `Unavailable`, and what
-//! cannot be made durable is never acknowledged (INVARIANT I2). One thread writes to the signer and
-//! one reads, so that neither side can block the other.
+//! Requests that arrive while the signer decides on a frame, or while two frames are in flight, form
+//! the next one; a lone request never waits. Nothing waits without bound: a full queue or a stuck
+//! disk answers `Unavailable`, and what cannot be made durable is never acknowledged (INVARIANT I2).
+//! One thread writes to the signer and one reads, so that neither side can block the other.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -40,6 +40,10 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// An empty frame is sent at least this often, to collect what the signer made itself.
 const IDLE_FRAME_EVERY: Duration = Duration::from_secs(1);
 
+/// A signer that says nothing for so long is stuck: it gets at least an empty frame every second,
+/// and whatever it prepared is void by then.
+const SILENT_AFTER: Duration = Duration::from_secs(30);
+
 /// What came of one token of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -65,6 +69,8 @@ pub struct Issued {
     pub scope: String,
     /// Index of its entry in the log that `jti` names.
     pub index: u64,
+    /// Its address: `<log id>.<index>.<randomness>`.
+    pub jti: String,
 }
 
 /// The service cannot issue now; the client should come back.
@@ -77,11 +83,14 @@ pub struct Unavailable {
     pub retry_after_s: u32,
 }
 
+/// Where a request's handler waits.
+type Reply = oneshot::Sender<Result<Vec<Verdict>, Unavailable>>;
+
 /// A request on its way.
 struct Job {
     request: IssueRequest,
     bytes: usize,
-    reply: oneshot::Sender<Result<Vec<Verdict>, Unavailable>>,
+    reply: Reply,
 }
 
 /// What waits to be written to the signer.
@@ -91,8 +100,10 @@ struct Queue {
     calls: VecDeque<(Request, oneshot::Sender<Response>)>,
     jobs: VecDeque<Job>,
     job_bytes: usize,
-    /// Frames prepared and not yet committed.
+    /// Frames sent and not yet committed.
     in_flight: usize,
+    /// The signer works on a frame: another one would only lie in its socket, and be small.
+    preparing: bool,
     /// The write-ahead log or the signer is in trouble: new requests are told so at once.
     trouble: Option<&'static str>,
     connected: bool,
@@ -116,6 +127,9 @@ pub struct Issuer {
     queue: Mutex<Queue>,
     changed: Condvar,
     metrics: Arc<Metrics>,
+    patience: Duration,
+    /// Where the waiting handlers run; none in tests without one.
+    runtime: Option<tokio::runtime::Handle>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +140,14 @@ impl Issuer {
     /// An issuer without a signer yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { queue: Mutex::default(), changed: Condvar::new(), metrics }
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        Self {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            metrics,
+            patience: SILENT_AFTER,
+            runtime,
+        }
     }
 
     /// Step 1 to 7 for one request: one verdict for each token asked for, or a single refusal.
@@ -161,9 +182,14 @@ impl Issuer {
             return Err(Unavailable { why: "too many requests are waiting", retry_after_s: 1 });
         }
         queue.job_bytes = total;
+        // The writer sleeps only while nothing waits or no frame may go: under load, where requests
+        // outnumber frames, waking it for each of them would cost more than writing them.
+        let wake = queue.jobs.is_empty() && queue.has_room();
         queue.jobs.push_back(Job { request, bytes, reply });
         drop(queue);
-        self.changed.notify_one();
+        if wake {
+            self.changed.notify_one();
+        }
         Ok(answer)
     }
 
@@ -219,8 +245,9 @@ impl Issuer {
     pub fn run(&self, connection: Connection, journal: &mut Journal<'_>) -> Result<(), LinkError> {
         let expected = Mutex::new(VecDeque::new());
         let Connection { outgoing, incoming } = connection;
+        let closer = outgoing.closer()?;
+        incoming.wait_at_most(self.patience)?;
         lock(&self.queue).connected = true;
-        let closer = outgoing.closer();
         let result = std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 let result = self.write(outgoing, &expected);
@@ -230,8 +257,10 @@ impl Issuer {
             });
             let read = self.read(incoming, &expected, journal);
             self.disconnect();
+            // A writer may be blocked on a signer that no longer reads.
+            closer.close();
             let written = writer.join().unwrap_or(Ok(()));
-            written.and(read)
+            read.and(written)
         });
         self.fail_expected(&mut lock(&expected));
         result
@@ -245,20 +274,20 @@ impl Issuer {
     ) -> Result<(), LinkError> {
         let mut last_frame = Instant::now();
         while let Some(step) = self.next_step(&mut last_frame) {
-            let (request, expect) = match step {
+            let expect = match step {
                 Step::Commit(number, batch) => {
-                    (Request::Commit(Commit { batch: number }), Expected::Committed(batch))
+                    outgoing.encode(&Request::Commit(Commit { batch: number }))?;
+                    Expected::Committed(batch)
                 }
-                Step::Call(request, reply) => (request, Expected::Call(reply)),
-                Step::Frame(jobs) => {
-                    // The request stays with its job: a full frame may send it back.
-                    let requests = jobs.iter().map(|job| job.request.clone()).collect();
-                    (Request::Prepare(Prepare { requests }), Expected::Prepared(jobs))
+                Step::Call(request, reply) => {
+                    outgoing.encode(&request)?;
+                    Expected::Call(reply)
                 }
+                Step::Frame(jobs) => Expected::Prepared(encode_frame(jobs, &mut outgoing)?),
             };
             // One writer: what is expected stands in the order of what is written.
             lock(expected).push_back(expect);
-            outgoing.send(&request)?;
+            outgoing.write()?;
         }
         Ok(())
     }
@@ -277,12 +306,13 @@ impl Issuer {
                 return Some(Step::Call(request, reply));
             }
             let idle = last_frame.elapsed();
-            let room = queue.in_flight < MAX_OPEN_BATCHES;
+            let room = queue.has_room();
             // An empty frame never takes the second place, so that a request finds it free.
             let due = queue.in_flight == 0 && idle >= IDLE_FRAME_EVERY;
             if room && (!queue.jobs.is_empty() || due) {
                 *last_frame = Instant::now();
                 queue.in_flight = queue.in_flight.saturating_add(1);
+                queue.preparing = true;
                 return Some(Step::Frame(queue.take_frame()));
             }
             if queue.stopping && queue.in_flight == 0 && queue.jobs.is_empty() {
@@ -306,9 +336,10 @@ impl Issuer {
             match (next, response) {
                 (Some(Expected::Call(reply)), response) => drop(reply.send(response)),
                 (Some(Expected::Prepared(jobs)), Response::Prepared(prepared)) => {
+                    self.prepared();
                     let committed = self.commit(prepared, jobs, journal)?;
                     lock(&self.queue).commits.push_back(committed);
-                    self.changed.notify_all();
+                    self.changed.notify_one();
                 }
                 (Some(Expected::Committed(batch)), Response::Committed(committed)) => {
                     self.release(batch, committed, journal);
@@ -318,6 +349,17 @@ impl Issuer {
             }
         }
         Ok(())
+    }
+
+    /// The signer is free for the next frame, while it signs this one and the disk writes it.
+    fn prepared(&self) {
+        let mut queue = lock(&self.queue);
+        queue.preparing = false;
+        let wake = !queue.jobs.is_empty() && queue.has_room();
+        drop(queue);
+        if wake {
+            self.changed.notify_one();
+        }
     }
 
     /// Step 6: the batch becomes durable. Returns only when it is; until then nothing of it is
@@ -345,6 +387,7 @@ impl Issuer {
         }
         let mut tokens = committed.tokens.into_iter();
         let mut again = Vec::new();
+        let mut replies = Vec::with_capacity(batch.jobs.len());
         for (job, decision) in batch.jobs.into_iter().zip(batch.decisions) {
             let verdicts: Vec<Verdict> =
                 decision.outcomes.into_iter().map(|o| verdict(o, &mut tokens)).collect();
@@ -353,9 +396,9 @@ impl Issuer {
                 continue;
             }
             self.metrics.verdicts(&job.request.realm, &verdicts);
-            // The handler may have given up; its token was logged, and dies here.
-            let _ = job.reply.send(Ok(verdicts));
+            replies.push((job.reply, verdicts));
         }
+        self.reply(replies);
         let mut queue = lock(&self.queue);
         queue.in_flight = queue.in_flight.saturating_sub(1);
         for job in again.into_iter().rev() {
@@ -363,13 +406,29 @@ impl Issuer {
             queue.jobs.push_front(job);
         }
         drop(queue);
-        self.changed.notify_all();
+        self.changed.notify_one();
+    }
+
+    /// Wakes the handlers from within their runtime: from a thread outside of it, each of them would
+    /// be woken by a system call of its own.
+    fn reply(&self, replies: Vec<(Reply, Vec<Verdict>)>) {
+        let send = move || {
+            for (reply, verdicts) in replies {
+                // The handler may have given up; its token was logged, and dies here.
+                let _ = reply.send(Ok(verdicts));
+            }
+        };
+        match &self.runtime {
+            Some(runtime) => drop(runtime.spawn(async move { send() })),
+            None => send(),
+        }
     }
 
     fn disconnect(&self) {
         let mut queue = lock(&self.queue);
         queue.connected = false;
         queue.in_flight = 0;
+        queue.preparing = false;
         queue.trouble = None;
         let gone = Unavailable { why: "the signer ended", retry_after_s: 1 };
         for (_, batch) in queue.commits.drain(..) {
@@ -401,6 +460,11 @@ enum Step {
 }
 
 impl Queue {
+    /// Whether a frame may go to the signer now.
+    fn has_room(&self) -> bool {
+        !self.preparing && self.in_flight < MAX_OPEN_BATCHES
+    }
+
     /// As many requests as one frame takes, oldest first, without those whose client gave up.
     fn take_frame(&mut self) -> Vec<Job> {
         let mut frame = Vec::new();
@@ -421,15 +485,31 @@ impl Queue {
     }
 }
 
+/// The requests go into the frame and back to their jobs: a full frame may return them.
+fn encode_frame(jobs: Vec<Job>, outgoing: &mut Outgoing) -> Result<Vec<Job>, LinkError> {
+    let (requests, rest): (Vec<_>, Vec<_>) =
+        jobs.into_iter().map(|job| (job.request, (job.bytes, job.reply))).unzip();
+    let request = Request::Prepare(Prepare { requests });
+    outgoing.encode(&request)?;
+    let Request::Prepare(Prepare { requests }) = request else { return Ok(Vec::new()) };
+    let jobs = requests.into_iter().zip(rest);
+    Ok(jobs.map(|(request, (bytes, reply))| Job { request, bytes, reply }).collect())
+}
+
+/// What a request takes in a frame, at most: every string that a stranger may have filled.
 fn request_bytes(request: &IssueRequest) -> usize {
     use chancery_signer_api::Proof;
+    let some = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let proof = match &request.proof {
-        Proof::Assertion { jws, audiences, .. } => {
-            audiences.iter().map(String::len).sum::<usize>().saturating_add(jws.len())
-        }
         Proof::Signed { jws } => jws.len(),
+        Proof::Assertion { jws, audiences, scope, subject, algorithm, client_id, .. } => audiences
+            .iter()
+            .map(|a| a.len().saturating_add(8))
+            .chain([jws.len(), some(scope), some(subject), some(algorithm), some(client_id)])
+            .fold(0, usize::saturating_add),
     };
-    proof.saturating_add(request.realm.len()).saturating_add(256)
+    let fixed = request.realm.len().saturating_add(request.context.len()).saturating_add(256);
+    proof.saturating_add(fixed)
 }
 
 fn verdict(outcome: Outcome, tokens: &mut impl Iterator<Item = Option<String>>) -> Verdict {
@@ -441,6 +521,7 @@ fn verdict(outcome: Outcome, tokens: &mut impl Iterator<Item = Option<String>>) 
                 lifetime_s: granted.lifetime_s,
                 scope: granted.scope,
                 index: granted.index,
+                jti: granted.jti,
             }),
             None => Verdict::Refused {
                 code: "voided".into(),
@@ -459,3 +540,6 @@ fn fail(jobs: Vec<Job>, why: &Unavailable) {
         let _ = job.reply.send(Err(why.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,9 +61,11 @@ impl Journal<'_> {
             entries: prepared.entries.iter().map(|e| e.to_vec()).collect(),
             checkpoint: prepared.checkpoint.clone(),
         };
+        // Checked first: recovery must find nothing in the write-ahead log that the log refuses.
+        let extension = self.log.check(&batch)?;
         let payload = self.log.encode(&batch)?;
         let sequence = self.append(batch.first_index, &payload, trouble, is_stopping)?;
-        self.log.apply(&batch)?;
+        self.log.extend(extension)?;
         self.progress.applied.store(sequence, Ordering::Release);
         Ok(())
     }
@@ -81,7 +83,8 @@ impl Journal<'_> {
             let log = *self.log.id().as_bytes();
             let started = std::time::Instant::now();
             let result = self.wal.append(RecordKind::Batch, log, first_index, payload);
-            self.metrics.wal_append(started.elapsed(), &result, self.wal.utilisation());
+            let (took, full) = (started.elapsed(), self.wal.utilisation());
+            self.metrics.wal_append(took, payload.len(), &result, full);
             match result {
                 Ok(sequence) => {
                     if failures > 0 {

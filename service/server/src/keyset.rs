@@ -32,8 +32,20 @@ pub struct KeySets {
 struct State {
     realms: Vec<Realm>,
     live: Option<Live>,
-    dead: Vec<(String, Ledger)>,
+    dead: Vec<Past>,
     compromised: BTreeSet<Kid>,
+    /// When the next key leaves a set.
+    next_change: u64,
+}
+
+/// A log whose signer is not attached.
+#[derive(Debug)]
+struct Past {
+    log: String,
+    ledger: Ledger,
+    /// Until it is known that the signer is dead, what it said itself holds: a relying party must not
+    /// lose a key because the service restarted.
+    said: Option<Vec<jwks::Member>>,
 }
 
 /// The part of the signer that is attached.
@@ -49,6 +61,8 @@ struct Realm {
     issuer: String,
     max_age_s: u64,
     skew_s: u64,
+    /// Gone from the policy; its set is served until its last key has left.
+    removed: bool,
 }
 
 impl KeySets {
@@ -65,16 +79,32 @@ impl KeySets {
     /// Follows the policy's realms.
     pub fn set_realms(&self, realms: &[RealmDocument], now: u64) {
         let mut state = self.state();
-        state.realms = realms
+        let wanted: Vec<Realm> = realms
             .iter()
             .map(|r| Realm {
                 name: r.name.clone(),
                 issuer: r.issuer.clone(),
                 max_age_s: r.schedule.key_set_max_age_s(),
                 skew_s: r.schedule.skew_s,
+                removed: false,
             })
             .collect();
-        self.rebuild(&state, now);
+        let before = std::mem::replace(&mut state.realms, wanted);
+        for realm in before {
+            if !state.realms.iter().any(|r| r.name == realm.name) {
+                state.realms.push(Realm { removed: true, ..realm });
+            }
+        }
+        self.rebuild(&mut state, now);
+    }
+
+    /// Whether every realm of the policy has a key to show.
+    #[must_use]
+    pub fn are_complete(&self) -> bool {
+        let realms: Vec<String> =
+            self.state().realms.iter().filter(|r| !r.removed).map(|r| r.name.clone()).collect();
+        let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        realms.iter().all(|name| served.get(name).is_some_and(|s| s.json.len() > EMPTY_SET_BYTES))
     }
 
     /// Takes the new part of the living signer, whose log this is. A log that was read at start is
@@ -88,59 +118,75 @@ impl KeySets {
             }
         };
         let mut state = self.state();
-        state.dead.retain(|(id, _)| id != log);
+        state.dead.retain(|past| past.log != log);
         state.live = Some(Live { log: log.to_owned(), members });
-        self.rebuild(&state, crate::now());
+        self.rebuild(&mut state, crate::now());
+    }
+
+    /// A log that was found at start, whose signer may be dead or alive: its keys are as the signer
+    /// said last, until the service has attached to it or to another.
+    pub fn add_uncertain(&self, log: &str, ledger: Ledger, keys_jwt: Option<&str>, now: u64) {
+        let said = keys_jwt.and_then(|keys| members_of(keys).ok());
+        self.add_past(Past { log: log.to_owned(), ledger, said }, now);
     }
 
     /// The living signer died, or a dead one's log was opened: its keys come from its log now.
     /// Those of another signer that lives stay as they are.
     pub fn add_dead(&self, log: &str, ledger: Ledger, now: u64) {
+        self.add_past(Past { log: log.to_owned(), ledger, said: None }, now);
+    }
+
+    fn add_past(&self, past: Past, now: u64) {
         let mut state = self.state();
-        if state.live.as_ref().is_some_and(|live| live.log == log) {
+        if state.live.as_ref().is_some_and(|live| live.log == past.log) {
             state.live = None;
         }
-        state.compromised.extend(ledger.compromised.iter().copied());
-        state.dead.retain(|(id, _)| id != log);
-        state.dead.push((log.to_owned(), ledger));
-        self.rebuild(&state, now);
+        state.compromised.extend(past.ledger.compromised.iter().copied());
+        state.dead.retain(|other| other.log != past.log);
+        state.dead.push(past);
+        self.rebuild(&mut state, now);
     }
 
     /// Keys that must no longer be believed, whichever signer announced them.
     pub fn add_compromised(&self, kids: impl IntoIterator<Item = Kid>, now: u64) {
         let mut state = self.state();
         state.compromised.extend(kids);
-        self.rebuild(&state, now);
+        self.rebuild(&mut state, now);
     }
 
     /// Lets keys leave whose time has come; call about once a second.
     pub fn tick(&self, now: u64) {
         let mut state = self.state();
-        state.dead.retain(|(_, ledger)| ledger.last_needed(MAX_SKEW_S) > now);
-        self.rebuild(&state, now);
+        if now < state.next_change {
+            return;
+        }
+        state.dead.retain(|p| p.said.is_some() || p.ledger.last_needed(MAX_SKEW_S) > now);
+        self.rebuild(&mut state, now);
     }
 
-    fn rebuild(&self, state: &State, now: u64) {
+    fn rebuild(&self, state: &mut State, now: u64) {
         let mut sets = HashMap::new();
+        let mut next_change = u64::MAX;
         for realm in &state.realms {
             let mut members: Vec<jwks::Member> = Vec::new();
-            let dead = state
-                .dead
-                .iter()
-                .flat_map(|(log, ledger)| ledger.members_after_death(log, realm.skew_s, now));
-            let live = state.live.iter().flat_map(|live| live.members.iter().cloned());
-            for member in live.chain(dead) {
+            let speaks = |m: &&jwks::Member| m.issuer.as_deref() == Some(realm.issuer.as_str());
+            let dead = state.dead.iter().flat_map(|past| match &past.said {
+                Some(said) => said.iter().filter(speaks).cloned().collect(),
+                None => past.ledger.members_after_death(&past.log, realm.skew_s, now),
+            });
+            let live = state.live.iter().flat_map(|live| live.members.iter().filter(speaks));
+            for member in live.cloned().chain(dead) {
                 let fell = state.compromised.contains(member.key.kid().as_bytes());
                 let left = member.exp.is_some_and(|exp| exp <= now);
                 let known = members.iter().any(|m| m.kid == member.kid);
                 // INVARIANT I3: a key stands only in the set of the issuer that it speaks for.
-                if member.issuer.as_deref() == Some(realm.issuer.as_str())
-                    && !fell
-                    && !left
-                    && !known
-                {
+                if speaks(&&member) && !fell && !left && !known {
+                    next_change = next_change.min(member.exp.unwrap_or(u64::MAX));
                     members.push(member);
                 }
+            }
+            if realm.removed && members.is_empty() {
+                continue;
             }
             let json = jwks::to_json(&members);
             let hash = chancery_entry::sha256(json.as_bytes());
@@ -152,20 +198,28 @@ impl KeySets {
             };
             sets.insert(realm.name.clone(), Arc::new(served));
         }
+        state.realms.retain(|r| !r.removed || sets.contains_key(&r.name));
+        state.next_change = next_change;
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = sets;
     }
 }
+
+/// `{"keys":[]}`
+const EMPTY_SET_BYTES: usize = 11;
 
 /// Beyond the largest skew that a policy may state in practice: a dead log's keys are looked at
 /// until then.
 const MAX_SKEW_S: u64 = 86_400;
 
 /// Reads the members out of a signer's `keys.jwt`. Who relies on them verifies them; the service
-/// only serves what its own signer handed to it.
+/// only serves what its own signer handed to it. One document holds all realms' keys, so the limit
+/// that relying parties put on the number of keys in one set does not apply to it.
 fn members_of(keys_jwt: &str) -> Result<Vec<jwks::Member>, chancery_token::Error> {
     let compact = jws::parse(keys_jwt, jwks::MAX_SET_BYTES.saturating_mul(2))?;
-    let set = jwks::KeySet::from_object(&json::parse_object(&compact.payload)?)?;
-    Ok(set.members().to_vec())
+    let document = json::parse_object(&compact.payload)?;
+    let keys = document.get("keys").and_then(serde_json::Value::as_array);
+    let objects = keys.into_iter().flatten().filter_map(serde_json::Value::as_object);
+    objects.map(jwks::Member::from_jwk).collect()
 }
 
 #[cfg(test)]

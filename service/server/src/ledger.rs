@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chancery_entry::{Announcement, Entry, Genesis};
+use chancery_entry::{Announcement, Entry, Genesis, PolicyVersion};
 use chancery_token::{PublicKey, json, jwks};
 
 /// A thumbprint.
@@ -20,8 +20,8 @@ pub struct Ledger {
     keys: BTreeMap<Kid, KeyRecord>,
     /// Keys, of this log or others, that this log declares compromised.
     pub compromised: BTreeSet<Kid>,
-    /// The latest policy version.
-    pub policy_version: u64,
+    /// The latest policy version and its digest.
+    pub policy: Option<PolicyVersion>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ impl Ledger {
                 self.compromised.insert(compromise.kid);
             }
             Entry::Genesis(genesis) => self.genesis = Some(genesis),
-            Entry::Policy(policy) => self.policy_version = policy.version,
+            Entry::Policy(policy) => self.policy = Some(policy),
             Entry::Void(_) => {}
         }
     }
@@ -123,3 +123,6 @@ impl Ledger {
         self.keys.values().map(|k| k.last_exp).max().unwrap_or(0).saturating_add(skew_s)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,11 @@ use crate::wal::WalError;
 /// and a first set of keys takes milliseconds.
 const GREETING_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long one frame may take to be written, or an answer before the main job runs to arrive: a
+/// first set of RSA keys for many realms takes minutes on a small machine. Beyond it the signer is
+/// stuck.
+const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+
 /// How much is read at a time.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -26,6 +31,14 @@ pub enum LinkError {
     /// The socket failed.
     #[error("signer socket: {0}")]
     Io(#[from] std::io::Error),
+    /// The signer is there and says nothing.
+    #[error("the signer does not answer: it is stopped, or its machine is overloaded")]
+    Silent,
+    /// Somebody else listens on the signer's socket.
+    #[error(
+        "user `{0}` listens on the signer's socket; if that is the signer, say --signer-uid {0}"
+    )]
+    Stranger(u32),
     /// The signer ended.
     #[error("the signer ended; its keys ended with it")]
     Ended,
@@ -83,25 +96,39 @@ pub struct Incoming {
 
 /// Ends a connection from another thread.
 #[derive(Debug)]
-pub struct Closer(Option<UnixStream>);
+pub struct Closer(UnixStream);
 
 impl Closer {
     /// Ends the connection; the other side and our reader see the end of the stream.
     pub fn close(&self) {
-        if let Some(stream) = &self.0 {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
+        // It fails where the other side closed already.
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }
 
 impl Connection {
-    /// Connects and greets.
+    /// Connects to and greets a signer that runs as this user, or as the user `signer_uid`: whoever
+    /// else listens there would get the policy, and have its keys published.
     ///
     /// # Errors
     /// [`LinkError`].
-    pub fn open(socket: &Path) -> Result<(Self, Welcome), LinkError> {
+    pub fn open(socket: &Path, signer_uid: Option<u32>) -> Result<(Self, Welcome), LinkError> {
         let stream = UnixStream::connect(socket)?;
+        let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(std::io::Error::from)?;
+        let uid = peer.uid.as_raw();
+        if uid != rustix::process::geteuid().as_raw() && signer_uid != Some(uid) {
+            return Err(LinkError::Stranger(uid));
+        }
+        Self::greet(stream)
+    }
+
+    /// Greets over a stream that is connected.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub fn greet(stream: UnixStream) -> Result<(Self, Welcome), LinkError> {
         stream.set_read_timeout(Some(GREETING_WITHIN))?;
+        stream.set_write_timeout(Some(ANSWER_WITHIN))?;
         let mut connection = Self {
             outgoing: Outgoing { stream: stream.try_clone()?, buffer: Vec::new() },
             incoming: Incoming {
@@ -115,7 +142,7 @@ impl Connection {
             Response::Welcome(welcome) => welcome,
             other => return Err(LinkError::out_of_step(&other)),
         };
-        stream.set_read_timeout(None)?;
+        stream.set_read_timeout(Some(ANSWER_WITHIN))?;
         Ok((connection, welcome))
     }
 
@@ -124,7 +151,8 @@ impl Connection {
     /// # Errors
     /// [`LinkError`]; a fault of the signer is one too.
     pub fn ask(&mut self, request: &Request) -> Result<Response, LinkError> {
-        self.outgoing.send(request)?;
+        self.outgoing.encode(request)?;
+        self.outgoing.write()?;
         match self.incoming.receive()? {
             Some(Response::Fault(fault)) => Err(LinkError::Fault(fault)),
             Some(response) => Ok(response),
@@ -134,25 +162,43 @@ impl Connection {
 }
 
 impl Outgoing {
-    /// Writes one frame.
+    /// Makes one frame, for the next [`Outgoing::write`].
     ///
     /// # Errors
-    /// [`LinkError`].
-    pub fn send(&mut self, request: &Request) -> Result<(), LinkError> {
+    /// [`LinkError::Frame`] when it is too large.
+    pub fn encode(&mut self, request: &Request) -> Result<(), LinkError> {
         self.buffer.clear();
         encode(request, &mut self.buffer)?;
+        Ok(())
+    }
+
+    /// Writes the frame that was made last.
+    ///
+    /// # Errors
+    /// [`LinkError::Io`].
+    pub fn write(&mut self) -> Result<(), LinkError> {
         self.stream.write_all(&self.buffer)?;
         Ok(())
     }
 
     /// A handle to end the connection with.
-    #[must_use]
-    pub fn closer(&self) -> Closer {
-        Closer(self.stream.try_clone().ok())
+    ///
+    /// # Errors
+    /// [`LinkError::Io`] when there is no file descriptor left for it.
+    pub fn closer(&self) -> Result<Closer, LinkError> {
+        Ok(Closer(self.stream.try_clone()?))
     }
 }
 
 impl Incoming {
+    /// Gives up on a signer that says nothing for so long.
+    ///
+    /// # Errors
+    /// [`LinkError::Io`].
+    pub fn wait_at_most(&self, patience: Duration) -> Result<(), LinkError> {
+        Ok(self.stream.set_read_timeout(Some(patience))?)
+    }
+
     /// Reads one frame; `None` at the end of the stream.
     ///
     /// # Errors
@@ -167,6 +213,9 @@ impl Incoming {
                 Ok(n) => self.frames.extend(self.scratch.get(..n).unwrap_or_default()),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    return Err(LinkError::Silent);
+                }
                 Err(e) => return Err(e.into()),
             }
         }

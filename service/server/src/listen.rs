@@ -31,6 +31,7 @@ use tokio::time::{sleep, timeout};
 mod connection;
 mod error;
 mod forwarded;
+mod request_id;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -38,6 +39,7 @@ mod tls;
 use connection::{Phase, Shared};
 pub use error::ListenError;
 pub use forwarded::{MAX_FORWARDED_HOPS, Network, client_address};
+pub use request_id::{REQUEST_ID, RequestId};
 pub use tls::{MAX_PEM_BYTES, Tls, TlsOptions};
 
 /// Default of [`Limits::max_connections`]. With a header buffer and HTTP/2 windows each, this

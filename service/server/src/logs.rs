@@ -4,13 +4,18 @@
 //!
 //! 1. A batch is in the write-ahead log. Its tokens are released. A crash here: recovery reads the
 //!    record and goes on with step 2, which is the normal path.
-//! 2. Full tiles and bundles are written, then the partial ones of the right edge, then
-//!    `checkpoint`. A crash in between leaves tiles that no published checkpoint covers; they are
-//!    written again with the same bytes.
-//! 3. The store is made durable, and only then does the write-ahead log forget the records. A
-//!    crash in between: records are applied twice, which changes nothing.
-//! 4. Partial tiles of the previous checkpoint are deleted. A crash before that leaves garbage of
+//! 2. Full tiles and bundles are written, then the partial ones of the right edge, and made durable.
+//!    A crash in between leaves tiles that no published checkpoint covers; they are written again
+//!    with the same bytes.
+//! 3. `checkpoint` is written through to the disk. Not before step 2 is durable: after a loss of
+//!    power the store could otherwise hold a checkpoint without its tiles.
+//! 4. Only then does memory drop the full tiles, and the write-ahead log forget the records. A crash
+//!    in between: records are applied twice, which changes nothing.
+//! 5. Partial tiles of the previous checkpoint are deleted. A crash before that leaves garbage of
 //!    a few kilobytes.
+
+mod batch;
+mod publish;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -23,8 +28,11 @@ use chancery_tlog::{
     TileSource, decode_entries, encode_entry, leaf_hash,
 };
 
+use self::publish::Published;
 use crate::ledger::Ledger;
 use crate::store::{Store, StoreError};
+
+pub use batch::Batch;
 
 /// Logs of dead signers that are kept open at a time; others are opened again when asked for.
 const MAX_OPEN_LOGS: usize = 64;
@@ -88,14 +96,6 @@ struct Tail {
     keys_jwt: Option<Arc<str>>,
 }
 
-#[derive(Debug, Default)]
-struct Published {
-    size: u64,
-    partials: Vec<String>,
-    keys_jwt: Option<Arc<str>>,
-    named: bool,
-}
-
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -156,25 +156,29 @@ impl Log {
         if builder.root() != checkpoint.root {
             return Err(damaged("tiles do not hash to the checkpoint's root".into()));
         }
-        log.load_entries(checkpoint.size, with_ledger).await?;
-        let keys_jwt = log.get_object("keys.jwt").await.ok();
-        let published = Published {
-            size: checkpoint.size,
-            partials: partial_paths(checkpoint.size),
-            keys_jwt: None,
-            named: true,
+        log.load_entries(&checkpoint, with_ledger).await?;
+        let keys_jwt = match log.get_object("keys.jwt").await {
+            Err(LogError::Store(StoreError::Missing(_))) => None,
+            other => Some(Arc::from(String::from_utf8_lossy(&other?).as_ref())),
         };
+        let published = Published::at(checkpoint.size, keys_jwt.clone());
         log.publishing = tokio::sync::Mutex::new(published);
         let tail = log.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
         tail.builder = builder;
         tail.size = checkpoint.size;
         tail.checkpoint = Arc::from(String::from_utf8_lossy(&note).as_ref());
-        tail.keys_jwt = keys_jwt.map(|k| Arc::from(String::from_utf8_lossy(&k).as_ref()));
+        tail.keys_jwt = keys_jwt;
         Ok(log)
     }
 
     /// Reads bundles: all for the ledger, the right-edge one for what comes next.
-    async fn load_entries(&mut self, size: u64, with_ledger: bool) -> Result<(), LogError> {
+    async fn load_entries(
+        &mut self,
+        checkpoint: &Checkpoint,
+        with_ledger: bool,
+    ) -> Result<(), LogError> {
+        let size = checkpoint.size;
+        let mut builder = TileBuilder::new();
         let mut ledger = Ledger::default();
         let mut edge = (Vec::new(), Vec::new());
         self.has_ledger = with_ledger;
@@ -186,6 +190,7 @@ impl Log {
                 .map_err(|e| self.damaged(format!("{}: {e}", id.path())))?;
             let first = bundle.saturating_mul(TILE_WIDTH);
             for (index, entry) in (first..).zip(&entries).filter(|_| with_ledger) {
+                builder.append(leaf_hash(entry));
                 let entry = Entry::decode(entry)
                     .map_err(|e| self.damaged(format!("entry {index}: {e}")))?;
                 ledger.apply(index, entry);
@@ -193,6 +198,10 @@ impl Log {
             if u64::from(id.width) < TILE_WIDTH {
                 edge = encode_bundle(&entries).map_err(|e| self.damaged(e))?;
             }
+        }
+        // What the ledger says decides which keys are served: every entry must be the signed one.
+        if with_ledger && builder.root() != checkpoint.root {
+            return Err(self.damaged("entries do not hash to the checkpoint's root".into()));
         }
         let tail = self.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
         tail.ledger = ledger;
@@ -262,35 +271,61 @@ impl Log {
     /// applied twice.
     ///
     /// # Errors
-    /// [`LogError::Discontinuous`] when the batch leaves a gap or does not hash to its checkpoint;
-    /// the log is unusable then, and says so loudly (INVARIANT I9).
+    /// As [`Log::check`]; the log stays as it is then.
     pub fn apply(&self, batch: &Batch) -> Result<(), LogError> {
-        let mut tail = write(&self.tail);
+        self.extend(self.check(batch)?)
+    }
+
+    /// Checks that a batch continues the log and hashes to its signed checkpoint. Nothing changes:
+    /// what the log would refuse must not get into the write-ahead log either.
+    ///
+    /// # Errors
+    /// [`LogError::Discontinuous`] when the batch leaves a gap, contradicts the log, or does not hash
+    /// to a checkpoint of the log's key (INVARIANT I9).
+    pub fn check(&self, batch: &Batch) -> Result<Extension, LogError> {
         let wrong = |what: String| LogError::Discontinuous { log: self.id_text.clone(), what };
-        let Some(known) = tail.size.checked_sub(batch.first_index) else {
-            return Err(wrong(format!(
-                "entries {} to {} are missing before a batch",
-                tail.size, batch.first_index
-            )));
-        };
-        let known = usize::try_from(known).unwrap_or(usize::MAX);
-        let fresh = batch.entries.get(known..).unwrap_or_default();
-        if fresh.is_empty() && tail.size > 0 && known > 0 && !batch.entries.is_empty() {
-            return Ok(());
-        }
-        for bytes in fresh {
-            tail.append(bytes).map_err(wrong)?;
-        }
         let (checkpoint, _) =
             Checkpoint::open(batch.checkpoint.as_bytes(), std::slice::from_ref(&self.vkey))
                 .map_err(|e| wrong(format!("checkpoint of a batch: {e}")))?;
-        if checkpoint.size != tail.size || checkpoint.root != tail.builder.root() {
+        let count = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
+        if batch.first_index.checked_add(count) != Some(checkpoint.size) {
             return Err(wrong(format!(
-                "the signer's checkpoint of size {} does not cover the entries at hand ({})",
-                checkpoint.size, tail.size
+                "the signer's checkpoint of size {} does not end with its batch of {count} entries \
+                 from {}",
+                checkpoint.size, batch.first_index
             )));
         }
-        tail.checkpoint = Arc::from(batch.checkpoint.as_str());
+        let tail = read(&self.tail);
+        let known = tail.size.checked_sub(batch.first_index).ok_or_else(|| {
+            wrong(format!(
+                "a batch begins at entry {}, the log ends before entry {}",
+                batch.first_index, tail.size
+            ))
+        })?;
+        let known = usize::try_from(known).unwrap_or(usize::MAX);
+        let fresh = batch.entries.get(known..).unwrap_or_default();
+        let extension = Extension::of(&tail, fresh, &batch.checkpoint).map_err(wrong)?;
+        // A batch that ends before the log does is an old record; its root is not at hand.
+        if checkpoint.size >= tail.size && checkpoint.root != extension.builder.root() {
+            return Err(wrong(format!(
+                "the entries do not hash to the signer's checkpoint of size {}",
+                checkpoint.size
+            )));
+        }
+        Ok(extension)
+    }
+
+    /// Takes over what [`Log::check`] found good.
+    ///
+    /// # Errors
+    /// [`LogError::Discontinuous`] when something else was added since.
+    pub fn extend(&self, extension: Extension) -> Result<(), LogError> {
+        let mut tail = write(&self.tail);
+        if tail.size != extension.from {
+            let what = format!("two batches were checked against size {}", extension.from);
+            return Err(LogError::Discontinuous { log: self.id_text.clone(), what });
+        }
+        tail.take(extension);
         Ok(())
     }
 
@@ -419,108 +454,64 @@ impl Log {
         Ok(self.store.get(&format!("log/{}/{path}", self.id_text)).await?)
     }
 
-    async fn put_object(&self, path: &str, bytes: Bytes) -> Result<(), LogError> {
-        Ok(self.store.put(&format!("log/{}/{path}", self.id_text), bytes).await?)
-    }
-
-    /// Step 2 of the order above: everything committed so far goes to the store. Returns whether
-    /// there was anything to do. Every write may be repeated after a failure.
-    ///
-    /// # Errors
-    /// [`LogError::Store`]; the next call goes on where this one failed.
-    pub async fn publish(&self) -> Result<bool, LogError> {
-        let mut published = self.publishing.lock().await;
-        let snapshot = read(&self.tail).snapshot();
-        let keys_jwt_is_new = snapshot.keys_jwt != published.keys_jwt;
-        if snapshot.size == published.size && !keys_jwt_is_new {
-            return Ok(false);
-        }
-        if !published.named {
-            self.put_object("vkey", format!("{}\n", self.vkey).into()).await?;
-            published.named = true;
-        }
-        let staged: Vec<String> = snapshot.staged.iter().map(|(path, _)| path.clone()).collect();
-        for (path, bytes) in snapshot.staged.into_iter().chain(snapshot.partials) {
-            self.put_object(&path, bytes).await?;
-        }
-        if snapshot.size != published.size {
-            self.put_object("checkpoint", snapshot.checkpoint.to_string().into()).await?;
-        }
-        if let (Some(keys), true) = (&snapshot.keys_jwt, keys_jwt_is_new) {
-            self.put_object("keys.jwt", keys.to_string().into()).await?;
-        }
-        published.keys_jwt = snapshot.keys_jwt;
-        write(&self.tail).staged.retain(|path, _| !staged.contains(path));
-        let before = std::mem::take(&mut published.partials);
-        published.size = snapshot.size;
-        published.partials = partial_paths(snapshot.size);
-        for path in before.iter().filter(|p| !published.partials.contains(p)) {
-            self.store.delete(&format!("log/{}/{path}", self.id_text)).await?;
-        }
-        Ok(true)
-    }
-
     fn damaged(&self, what: String) -> LogError {
         LogError::Damaged { log: self.id_text.clone(), what }
     }
 }
 
+/// A batch that was found to continue a log. Only [`Log::check`] makes one.
+#[derive(Debug)]
+pub struct Extension {
+    /// Size of the log that was checked.
+    from: u64,
+    builder: TileBuilder,
+    /// Full tiles that come with it.
+    tiles: Vec<(TileId, Vec<u8>)>,
+    /// The entries that are new, decoded, and each with its length as in a bundle.
+    entries: Vec<(Entry, Vec<u8>)>,
+    checkpoint: Arc<str>,
+}
+
+impl Extension {
+    fn of(tail: &Tail, fresh: &[Vec<u8>], checkpoint: &str) -> Result<Self, String> {
+        let mut builder = tail.builder.clone();
+        let mut tiles = Vec::new();
+        let mut entries = Vec::with_capacity(fresh.len());
+        for (index, bytes) in (tail.size..).zip(fresh) {
+            let entry = Entry::decode(bytes).map_err(|e| format!("entry {index}: {e}"))?;
+            let mut bundled = Vec::with_capacity(bytes.len().saturating_add(2));
+            encode_entry(&mut bundled, bytes).map_err(|e| format!("entry {index}: {e}"))?;
+            tiles.extend(builder.append(leaf_hash(bytes)));
+            entries.push((entry, bundled));
+        }
+        let checkpoint = match fresh {
+            [] => tail.checkpoint.clone(),
+            _ => Arc::from(checkpoint),
+        };
+        Ok(Self { from: tail.size, builder, tiles, entries, checkpoint })
+    }
+}
+
 impl Tail {
-    fn append(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let entry = Entry::decode(bytes).map_err(|e| format!("entry {}: {e}", self.size))?;
-        encode_entry(&mut self.bundle, bytes).map_err(|e| e.to_string())?;
-        self.bundle_ends.push(self.bundle.len());
-        for (id, tile) in self.builder.append(leaf_hash(bytes)) {
+    fn take(&mut self, extension: Extension) {
+        for (id, tile) in extension.tiles {
             self.staged.insert(id.path(), tile.into());
         }
-        self.ledger.apply(self.size, entry);
-        self.size = self.size.saturating_add(1);
-        if self.size.is_multiple_of(TILE_WIDTH) {
-            let index = (self.size / TILE_WIDTH).saturating_sub(1);
-            let path = EntriesTileId { index, width: 256 }.path();
-            self.staged.insert(path, std::mem::take(&mut self.bundle).into());
-            self.bundle_ends.clear();
+        for (entry, bundled) in extension.entries {
+            self.bundle.extend_from_slice(&bundled);
+            self.bundle_ends.push(self.bundle.len());
+            self.ledger.apply(self.size, entry);
+            self.size = self.size.saturating_add(1);
+            if self.size.is_multiple_of(TILE_WIDTH) {
+                let index = (self.size / TILE_WIDTH).saturating_sub(1);
+                let path = EntriesTileId { index, width: 256 }.path();
+                self.staged.insert(path, std::mem::take(&mut self.bundle).into());
+                self.bundle_ends.clear();
+            }
         }
-        Ok(())
+        self.builder = extension.builder;
+        self.checkpoint = extension.checkpoint;
     }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut partials: Vec<(String, Bytes)> = self
-            .builder
-            .edge()
-            .filter(|(id, _)| !id.is_full())
-            .map(|(id, bytes)| (id.path(), Bytes::copy_from_slice(bytes)))
-            .collect();
-        if let Some(id) = EntriesTileId::at(self.size / TILE_WIDTH, self.size) {
-            partials.push((id.path(), Bytes::copy_from_slice(&self.bundle)));
-        }
-        Snapshot {
-            size: self.size,
-            checkpoint: self.checkpoint.clone(),
-            staged: self.staged.iter().map(|(p, b)| (p.clone(), b.clone())).collect(),
-            partials,
-            keys_jwt: self.keys_jwt.clone(),
-        }
-    }
-}
-
-struct Snapshot {
-    size: u64,
-    checkpoint: Arc<str>,
-    staged: Vec<(String, Bytes)>,
-    partials: Vec<(String, Bytes)>,
-    keys_jwt: Option<Arc<str>>,
-}
-
-/// Partial objects that belong to the checkpoint of this size.
-fn partial_paths(size: u64) -> Vec<String> {
-    let mut paths: Vec<String> = chancery_tlog::tiles_for_size(size)
-        .into_iter()
-        .filter(|t| !t.is_full())
-        .map(|t| t.path())
-        .collect();
-    paths.extend(EntriesTileId::at(size / TILE_WIDTH, size).map(|t| t.path()));
-    paths
 }
 
 fn encode_bundle(entries: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<usize>), String> {
@@ -553,62 +544,6 @@ impl TileSource for Fetched {
     fn tile(&self, id: TileId) -> Result<Vec<u8>, TileId> {
         self.0.get(&id).map(|b| b.to_vec()).ok_or(id)
     }
-}
-
-/// A committed batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
-    /// Index of the first entry.
-    pub first_index: u64,
-    /// The entries.
-    pub entries: Vec<Vec<u8>>,
-    /// The signed note that covers them.
-    pub checkpoint: String,
-}
-
-impl Batch {
-    /// The payload of its write-ahead record: a 4-byte count, the verifier key's length and text
-    /// (a log may not be in the store yet), the entries as a bundle, the checkpoint.
-    ///
-    /// # Errors
-    /// When an entry is too large for a bundle.
-    pub fn encode(&self, vkey: &VerifierKey) -> Result<Vec<u8>, chancery_tlog::Error> {
-        let mut out = Vec::with_capacity(self.entries.len().saturating_mul(96).saturating_add(512));
-        let count = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        out.extend_from_slice(&count.to_be_bytes());
-        encode_entry(&mut out, vkey.to_string().as_bytes())?;
-        for entry in &self.entries {
-            encode_entry(&mut out, entry)?;
-        }
-        out.extend_from_slice(self.checkpoint.as_bytes());
-        Ok(out)
-    }
-
-    /// Reads a record's payload back.
-    ///
-    /// # Errors
-    /// A sentence that says what is wrong; never panics.
-    pub fn decode(first_index: u64, payload: &[u8]) -> Result<(Self, VerifierKey), String> {
-        let (count, mut rest) = payload.split_first_chunk::<4>().ok_or("record has no count")?;
-        let count = u32::from_be_bytes(*count);
-        let vkey = take_prefixed(&mut rest)?;
-        let vkey = std::str::from_utf8(vkey).map_err(|e| format!("vkey: {e}"))?;
-        let vkey = VerifierKey::parse(vkey).map_err(|e| format!("vkey: {e}"))?;
-        let mut entries = Vec::new();
-        for _ in 0..count {
-            entries.push(take_prefixed(&mut rest)?.to_vec());
-        }
-        let checkpoint = String::from_utf8(rest.to_vec()).map_err(|e| e.to_string())?;
-        Ok((Self { first_index, entries, checkpoint }, vkey))
-    }
-}
-
-fn take_prefixed<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], String> {
-    let (length, tail) = rest.split_first_chunk::<2>().ok_or("record ends within an entry")?;
-    let length = usize::from(u16::from_be_bytes(*length));
-    let (entry, tail) = tail.split_at_checked(length).ok_or("record ends within an entry")?;
-    *rest = tail;
-    Ok(entry)
 }
 
 /// All logs that the service knows.
@@ -704,3 +639,6 @@ impl Logs {
         self.opened().values().filter(|l| l.has_ledger).cloned().collect()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

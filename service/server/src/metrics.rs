@@ -42,6 +42,7 @@ pub struct Metrics {
     notices: Family<CodeLabel, Counter>,
     limited: Counter,
     wal_seconds: Histogram,
+    wal_bytes: Counter,
     wal_failures: Counter,
     wal_utilisation: GaugeF64,
     publish_failures: Counter,
@@ -73,6 +74,7 @@ impl Metrics {
             notices: Family::default(),
             limited: Counter::default(),
             wal_seconds: Histogram::new(buckets),
+            wal_bytes: Counter::default(),
             wal_failures: Counter::default(),
             wal_utilisation: GaugeF64::default(),
             publish_failures: Counter::default(),
@@ -104,6 +106,7 @@ impl Metrics {
             Unit::Seconds,
             self.wal_seconds.clone(),
         );
+        r.register("wal_bytes", "Bytes of batches made durable", self.wal_bytes.clone());
         r.register("wal_failures", "Failed durable writes", self.wal_failures.clone());
         r.register(
             "wal_utilisation_ratio",
@@ -164,11 +167,19 @@ impl Metrics {
         self.limited.inc();
     }
 
-    /// Takes note of a durable write.
-    pub fn wal_append(&self, took: Duration, result: &Result<u64, WalError>, utilisation: f64) {
+    /// Takes note of a durable write of so many bytes.
+    pub fn wal_append(
+        &self,
+        took: Duration,
+        bytes: usize,
+        result: &Result<u64, WalError>,
+        utilisation: f64,
+    ) {
         self.wal_seconds.observe(took.as_secs_f64());
         self.wal_utilisation.set(utilisation);
-        if result.is_err() {
+        if result.is_ok() {
+            self.wal_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+        } else {
             self.wal_failures.inc();
         }
     }
@@ -195,6 +206,9 @@ impl Metrics {
     /// Takes note of the signer's report.
     pub fn status(&self, status: &chancery_signer_api::Status, now: u64) {
         self.clock_trusted.set(i64::from(status.clock_trusted));
+        // Lanes without an active key show none, not the age of the last one.
+        self.key_age.clear();
+        self.key_overdue.clear();
         for key in status.keys.iter().filter(|k| k.state == "active") {
             let label = KeyLabel { realm: key.realm.clone(), algorithm: key.algorithm.clone() };
             let age = now.saturating_sub(key.nbf);

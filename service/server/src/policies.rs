@@ -45,7 +45,62 @@ pub async fn settle(store: &Store, config: &Config) -> Result<Version, PolicyErr
     }
     let document = config.policy(latest.saturating_add(1));
     let bytes = Bytes::from(document.to_json()?);
-    store.put(&format!("policy/{}", document.version), bytes.clone()).await?;
-    store.make_durable().await?;
+    store.put_durably(&format!("policy/{}", document.version), bytes.clone()).await?;
     Ok(Version { document, bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::faulty::{Fault, FaultyStore, Objects};
+
+    fn config(scope: &str) -> Config {
+        let sample = include_str!("../../../docs/configuration.md");
+        let sample = sample.split("```toml\n").nth(1).unwrap().split_once("\n```").unwrap().0;
+        Config::parse(&sample.replace("\"read\"", &format!("\"{scope}\""))).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_version_is_stored_once_and_the_next_one_only_when_something_changed() {
+        let faulty = FaultyStore::with(&Objects::new()).await;
+        let store = faulty.store();
+        let first = settle(&store, &config("read")).await.unwrap();
+        assert_eq!(first.document.version, 1);
+        assert_eq!(faulty.moments()[0].durable["policy/1"], first.bytes, "durable at once");
+        let again = settle(&store, &config("read")).await.unwrap();
+        assert_eq!((&again.document, &again.bytes), (&first.document, &first.bytes));
+        assert_eq!(faulty.calls(), 1);
+        let changed = settle(&store, &config("write")).await.unwrap();
+        assert_eq!(changed.document.version, 2);
+        // Back to what it was is a change too: a version never means two things.
+        assert_eq!(settle(&store, &config("read")).await.unwrap().document.version, 3);
+        assert_eq!(faulty.visible()["policy/1"], first.bytes);
+    }
+
+    #[tokio::test]
+    async fn unreadable_versions_are_followed_not_replaced() {
+        let objects = [("policy/4", "not a policy"), ("policy/x", "not a version")];
+        let objects =
+            objects.map(|(name, bytes)| (name.to_owned(), Bytes::from_static(bytes.as_bytes())));
+        let faulty = FaultyStore::with(&Objects::from(objects)).await;
+        let version = settle(&faulty.store(), &config("read")).await.unwrap();
+        assert_eq!(version.document.version, 5);
+        assert_eq!(faulty.visible()["policy/4"], "not a policy");
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_settles_nothing_and_a_second_try_does() {
+        for fault in [Fault::Failed, Fault::Persisted] {
+            let faulty = FaultyStore::with(&Objects::new()).await;
+            faulty.fail(0, fault);
+            let failed = settle(&faulty.store(), &config("read")).await;
+            assert!(matches!(failed, Err(PolicyError::Store(_))));
+            let version = settle(&faulty.store(), &config("read")).await.unwrap();
+            assert_eq!((version.document.version, faulty.visible().len()), (1, 1));
+        }
+        let faulty = FaultyStore::with(&Objects::new()).await;
+        faulty.fail_reads(true);
+        let failed = settle(&faulty.store(), &config("read")).await;
+        assert!(matches!(failed, Err(PolicyError::Store(_))), "an unreadable store is not empty");
+    }
 }

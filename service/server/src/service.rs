@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chancery_signer_api::{
-    Commit, CompromisedKey, FaultCode, LoadPolicy, Predecessor, Prepared, Request, Response,
-    Resume, Resumed, Start, Welcome,
+    Commit, Compromise, CompromisedKey, FaultCode, LoadPolicy, Predecessor, Prepared, Request,
+    Response, Resume, Resumed, Start, Welcome,
 };
 use chancery_tlog::LogId;
 use chancery_tlog::note::VerifierKey;
@@ -67,6 +67,12 @@ pub enum ServiceError {
     /// The line to the signer broke.
     #[error(transparent)]
     Link(#[from] LinkError),
+    /// The running signer cannot follow the configuration.
+    #[error(
+        "the running signer refuses the configuration: {0}; change it back, or end the signer with \
+         `chancery signer end`: its keys end with it"
+    )]
+    PolicyRefused(String),
     /// The signer keeps what the store lost.
     #[error("STORAGE LOST: {0}")]
     StorageLost(String),
@@ -78,7 +84,12 @@ pub enum SignerAt {
     /// Start one beside this binary when none is alive.
     Own,
     /// Somebody else runs it.
-    Socket(PathBuf),
+    Socket {
+        /// Where it listens.
+        socket: PathBuf,
+        /// The user that it runs as, where that is not the service's own.
+        uid: Option<u32>,
+    },
 }
 
 /// A signer as the service met it, for `/signers`.
@@ -159,6 +170,8 @@ pub struct Service {
     signers: Mutex<BTreeMap<String, SignerInfo>>,
     facts: Mutex<Vec<CompromiseFact>>,
     signer_at: SignerAt,
+    reloading: tokio::sync::Mutex<()>,
+    clock_trusted: AtomicBool,
     runtime: tokio::runtime::Handle,
 }
 
@@ -200,6 +213,8 @@ impl Service {
             signers: Mutex::default(),
             facts: Mutex::new(facts),
             signer_at,
+            reloading: tokio::sync::Mutex::default(),
+            clock_trusted: AtomicBool::new(true),
             runtime: tokio::runtime::Handle::current(),
         });
         service.progress.applied.store(wal.last_sequence(), Ordering::Release);
@@ -222,8 +237,26 @@ impl Service {
                 continue;
             }
             let log = self.logs.open_with_ledger(id).await?;
-            self.keys.add_dead(&name, log.ledger(), crate::now());
+            let said = log.keys_jwt();
+            self.keys.add_uncertain(&name, log.ledger(), said.as_deref(), crate::now());
             self.note_signer(&log, None);
+        }
+        Ok(())
+    }
+
+    /// Whether tokens can be issued now, or why not.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        if !self.issuer.is_ready() {
+            return Err("no signer is attached, or the disk fails");
+        }
+        if !self.clock_trusted.load(Ordering::Relaxed) {
+            return Err("the signer does not trust the wall clock");
+        }
+        if !self.keys.are_complete() {
+            return Err("a realm has no key in its key set");
         }
         Ok(())
     }
@@ -257,9 +290,13 @@ impl Service {
             attached: false,
             evidence: "software",
             sandbox: Vec::new(),
-            policy_version: log.ledger().policy_version,
-            policy_digest: hex(&genesis.as_ref().map_or([0; 32], |g| g.policy_digest)),
+            policy_version: 0,
+            policy_digest: String::new(),
         };
+        if let Some(policy) = log.ledger().policy {
+            info.policy_version = policy.version;
+            info.policy_digest = hex(&policy.digest);
+        }
         if let Some((welcome, version, digest)) = welcome {
             info.attached = true;
             info.policy_version = version;
@@ -307,6 +344,9 @@ impl Service {
             let mut journal = self.journal(&mut wal, log.clone());
             let ended = self.issuer.run(connection, &mut journal);
             self.metrics.signer(false);
+            for signer in lock(&self.signers).values_mut() {
+                signer.attached = false;
+            }
             if self.issuer.is_stopping() {
                 break;
             }
@@ -332,24 +372,25 @@ impl Service {
     }
 
     fn attach(&self, wal: &mut Wal) -> Result<(Connection, Arc<Log>), ServiceError> {
-        let (socket, own) = match &self.signer_at {
-            SignerAt::Own => (self.paths.signer_socket(), true),
-            SignerAt::Socket(path) => (path.clone(), false),
+        let (socket, own, uid) = match &self.signer_at {
+            SignerAt::Own => (self.paths.signer_socket(), true, None),
+            SignerAt::Socket { socket, uid } => (socket.clone(), false, *uid),
         };
         if own && !signer_process::is_alive(&socket) {
             signer_process::start(&socket, &self.paths.signer_log())?;
         }
-        let (mut connection, welcome) = Connection::open(&socket)?;
+        let (mut connection, welcome) = Connection::open(&socket, uid)?;
         let identity: [u8; 32] = *welcome.identity;
         let id = LogId::of(&identity);
+        // First, so that no key set is served without the keys that live tokens need.
+        self.rely_on_dead_logs(id);
         let log = if welcome.fresh {
-            self.close_dead_logs(id)?;
             self.start_log(&mut connection, &welcome, id, wal)?
         } else {
-            let log = self.resume_log(&mut connection, &welcome, id, wal)?;
-            self.close_dead_logs(id)?;
-            log
+            self.resume_log(&mut connection, &welcome, id, wal)?
         };
+        // Last, so that a crash in between leaves them to be named as predecessors.
+        self.close_dead_logs(id);
         for protection in welcome.sandbox.iter().filter(|p| !p.in_force) {
             tracing::warn!("signer: `{}` is {}", protection.name, protection.detail);
         }
@@ -369,7 +410,7 @@ impl Service {
         let start = Start {
             policy: version.bytes.to_vec().into(),
             predecessor: self.predecessor(id),
-            compromised: self.unlogged_compromises(),
+            compromised: self.unlogged_compromises(id),
         };
         let prepared = match connection.ask(&Request::Start(start))? {
             Response::Prepared(prepared) => prepared,
@@ -427,6 +468,7 @@ impl Service {
         for prepared in &resumed.open {
             self.commit_directly(connection, prepared, log, wal)?;
         }
+        self.tell_unlogged(connection, log)?;
         let version = self.policy();
         let wanted = chancery_entry::sha256(&version.bytes);
         let mut in_force = (resumed.policy_version, *resumed.policy_digest);
@@ -434,9 +476,9 @@ impl Service {
             let load = LoadPolicy { policy: version.bytes.to_vec().into() };
             match connection.ask(&Request::LoadPolicy(load)) {
                 Ok(_) => in_force = (version.document.version, wanted),
-                // The running policy goes on: better than no service, and said loudly.
-                Err(LinkError::Fault(f)) => {
-                    tracing::error!("the signer keeps its policy: {}", f.detail);
+                // Two policies at a time would serve one and sign by the other: a person decides.
+                Err(LinkError::Fault(f)) if f.code == FaultCode::Policy => {
+                    return Err(ServiceError::PolicyRefused(f.detail));
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -466,7 +508,15 @@ impl Service {
     }
 
     /// Every log but the living signer's: its keys come from its log now.
-    fn close_dead_logs(&self, living: LogId) -> Result<(), ServiceError> {
+    fn rely_on_dead_logs(&self, living: LogId) {
+        for log in self.logs.all_open().into_iter().filter(|l| l.id() != living) {
+            self.keys.add_dead(log.id_text(), log.ledger(), crate::now());
+            self.note_signer(&log, None);
+        }
+    }
+
+    /// Remembers until when dead logs are needed, and lets go of those that are not any more.
+    fn close_dead_logs(&self, living: LogId) {
         let skew = self.policy().document.realms.iter().map(|r| r.schedule.skew_s).max();
         for log in self.logs.all_open().into_iter().filter(|l| l.id() != living) {
             let ledger = log.ledger();
@@ -475,8 +525,6 @@ impl Service {
                 started_at: ledger.genesis.as_ref().map_or(0, |g| g.started_at),
                 last_needed: ledger.last_needed(skew.unwrap_or(0)),
             };
-            self.keys.add_dead(log.id_text(), ledger, crate::now());
-            self.note_signer(&log, None);
             if let Ok(bytes) = serde_json::to_vec(&closing) {
                 let object = format!("log/{}/closing.json", log.id_text());
                 // Only a shortcut for later starts: without it the log is read again.
@@ -485,38 +533,84 @@ impl Service {
                 }
             }
         }
-        Ok(())
     }
 
-    /// The log that a new signer continues: the latest one known.
+    /// The log that a new signer continues: of those that no other one continues the latest.
+    /// Starts are told in seconds, in which several signers may have come and gone.
     fn predecessor(&self, fresh: LogId) -> Option<Predecessor> {
-        let logs = self.logs.all_open().into_iter().filter(|l| l.id() != fresh);
-        let started = |log: &Log| log.ledger().genesis.map_or(0, |g| g.started_at);
-        let latest = logs.filter(|l| l.size_and_root().0 > 0).max_by_key(|l| started(l))?;
+        let mut logs = self.logs.all_open();
+        logs.retain(|l| l.id() != fresh && l.size_and_root().0 > 0);
+        let genesis = |log: &Arc<Log>| log.ledger().genesis;
+        let continued: Vec<String> =
+            logs.iter().filter_map(|l| Some(genesis(l)?.predecessor?.vkey)).collect();
+        let heads = logs.iter().filter(|l| !continued.contains(&l.vkey().to_string()));
+        let latest = heads.max_by_key(|l| genesis(l).map_or(0, |g| g.started_at))?;
         Some(Predecessor {
             vkey: latest.vkey().to_string(),
             checkpoint: latest.checkpoint().to_string(),
         })
     }
 
-    /// Compromises that no log declares yet: with keys of the same realm that were alive in the
-    /// same dead signer.
-    fn unlogged_compromises(&self) -> Vec<CompromisedKey> {
+    /// Facts about keys of open logs that no log declares yet.
+    fn unlogged_facts(&self) -> Vec<CompromiseFact> {
         let ledgers: Vec<Ledger> = self.logs.all_open().iter().map(|l| l.ledger()).collect();
-        let logged = |kid: &Kid| ledgers.iter().any(|l| l.compromised.contains(kid));
+        let unlogged = |fact: &&CompromiseFact| {
+            fact_kid(fact).is_some_and(|kid| {
+                // What fell with a key is declared in the batch that declares the key.
+                ledgers.iter().any(|l| l.announced(&kid))
+                    && !ledgers.iter().any(|l| l.compromised.contains(&kid))
+            })
+        };
+        lock(&self.facts).iter().filter(unlogged).cloned().collect()
+    }
+
+    /// What the signer of the log `living` is told of a fact: of its own key only the name, it
+    /// knows what falls with it; of a dead signer's key also those that were alive beside it. All
+    /// of them leave the key sets here and now.
+    fn told_of(&self, fact: &CompromiseFact, kid: Kid, living: &str) -> Compromise {
+        let logs = self.logs.all_open();
+        let dead = logs.iter().filter(|l| l.id_text() != living).map(|l| l.ledger());
+        let owner = dead.into_iter().find(|ledger| ledger.announced(&kid));
+        let (kids, include_retired) = match owner {
+            Some(ledger) => (ledger.fallen_with(&kid, fact.at, fact.include_retired), false),
+            None => (vec![kid], fact.include_retired),
+        };
+        self.keys.add_compromised(kids.iter().copied(), crate::now());
+        let key = |kid: Kid| CompromisedKey { kid: kid.into(), reason: fact.reason.clone() };
+        Compromise { keys: kids.into_iter().map(key).collect(), include_retired }
+    }
+
+    /// For a fresh signer: every unlogged compromise, each key once.
+    fn unlogged_compromises(&self, fresh: LogId) -> Vec<CompromisedKey> {
         let mut missing = BTreeMap::new();
-        for fact in lock(&self.facts).iter() {
-            let Some(kid) = fact_kid(fact) else { continue };
-            let Some(ledger) = ledgers.iter().find(|l| l.announced(&kid)) else { continue };
-            for fell in ledger.fallen_with(&kid, fact.at, fact.include_retired) {
-                if !logged(&fell) {
-                    missing.insert(fell, fact.reason.clone());
-                }
+        for fact in self.unlogged_facts() {
+            let Some(kid) = fact_kid(&fact) else { continue };
+            for key in self.told_of(&fact, kid, &fresh.to_string()).keys {
+                missing.insert(*key.kid, key);
             }
         }
-        self.keys.add_compromised(missing.keys().copied(), crate::now());
-        let entry = |(kid, reason): (Kid, String)| CompromisedKey { kid: kid.into(), reason };
-        missing.into_iter().map(entry).collect()
+        missing.into_values().collect()
+    }
+
+    /// For a signer that lived on: the service may have died between storing a fact and telling it.
+    fn tell_unlogged(&self, connection: &mut Connection, log: &Log) -> Result<(), ServiceError> {
+        for fact in self.unlogged_facts() {
+            let Some(kid) = fact_kid(&fact) else { continue };
+            let told = self.told_of(&fact, kid, log.id_text());
+            match connection.ask(&Request::Compromise(told))? {
+                Response::Compromised(gone) => {
+                    self.keys.add_compromised(gone.gone.iter().map(|k| **k), crate::now());
+                }
+                other => return Err(LinkError::out_of_step(&other).into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any log that still counts announced the key.
+    #[must_use]
+    pub fn is_announced(&self, kid: &Kid) -> bool {
+        self.logs.all_open().iter().any(|log| log.ledger().announced(kid))
     }
 
     /// Declares a key compromised: stored first, then out of every key set, then in the log.
@@ -528,15 +622,12 @@ impl Service {
         fact: CompromiseFact,
     ) -> Result<Result<Response, Unavailable>, ServiceError> {
         let bytes = serde_json::to_vec(&fact).unwrap_or_default();
-        self.store.put(&format!("compromise/{}.json", fact.kid), bytes.into()).await?;
-        self.store.make_durable().await?;
+        self.store.put_durably(&format!("compromise/{}.json", fact.kid), bytes.into()).await?;
         let Some(kid) = fact_kid(&fact) else { return Ok(Ok(Response::Ending)) };
-        self.keys.add_compromised([kid], crate::now());
-        let key = CompromisedKey { kid: kid.into(), reason: fact.reason.clone() };
-        let include_retired = fact.include_retired;
+        let living = self.attached().map(|s| s.log_id).unwrap_or_default();
+        let told = self.told_of(&fact, kid, &living);
         lock(&self.facts).push(fact);
-        let compromise = chancery_signer_api::Compromise { keys: vec![key], include_retired };
-        let answer = self.issuer.call(Request::Compromise(compromise)).await;
+        let answer = self.issuer.call(Request::Compromise(told)).await;
         if let Ok(Response::Compromised(gone)) = &answer {
             self.keys.add_compromised(gone.gone.iter().map(|k| **k), crate::now());
         }
@@ -548,6 +639,8 @@ impl Service {
     /// # Errors
     /// [`ServiceError`] when the new version cannot be stored.
     pub async fn reload(&self, config: &Config) -> Result<Result<u64, String>, ServiceError> {
+        // Two reloads at a time could store two documents under one number.
+        let _one_at_a_time = self.reloading.lock().await;
         let version = policies::settle(&self.store, config).await?;
         let number = version.document.version;
         if number == self.policy().document.version {
@@ -590,6 +683,7 @@ impl Service {
             failing = result.is_err();
             self.keys.tick(crate::now());
             if let Ok(Response::Status(status)) = self.issuer.call(Request::Status).await {
+                self.clock_trusted.store(status.clock_trusted, Ordering::Relaxed);
                 self.metrics.status(&status, crate::now());
                 overdue.warn(&status, crate::now());
             }
@@ -604,7 +698,7 @@ impl Service {
         // Read first: everything up to here is in the logs that are published below.
         let applied = self.progress.applied.load(Ordering::Acquire);
         let mut committed = 0;
-        let result = publish_all(&self.logs, &self.store, &mut committed).await;
+        let result = publish_all(&self.logs, &mut committed).await;
         self.metrics.published(result.is_ok(), committed);
         result?;
         self.progress.published.store(applied, Ordering::Release);
@@ -612,14 +706,10 @@ impl Service {
     }
 }
 
-async fn publish_all(logs: &Logs, store: &Store, committed: &mut u64) -> Result<(), ServiceError> {
-    let mut wrote = false;
+async fn publish_all(logs: &Logs, committed: &mut u64) -> Result<(), ServiceError> {
     for log in logs.all_open() {
         *committed = committed.saturating_add(log.size_and_root().0);
-        wrote |= log.publish().await?;
-    }
-    if wrote {
-        store.make_durable().await?;
+        log.publish().await?;
     }
     Ok(())
 }
@@ -630,12 +720,18 @@ async fn recover(logs: &Logs, store: &Store, records: &[Record]) -> Result<(), S
         let wrong = |why: String| ServiceError::Record { sequence: record.sequence, why };
         let (batch, vkey) = Batch::decode(record.first_index, &record.payload).map_err(wrong)?;
         let log = logs.open_or_new(LogId::from_bytes(record.log), vkey).await?;
-        log.apply(&batch)?;
+        // The store held everything before this record once: it is not the store that was here.
+        log.apply(&batch).map_err(|e| {
+            let remedy = "restore the store that belongs to this write-ahead log from a copy";
+            ServiceError::StorageLost(format!("{e}: {remedy}"))
+        })?;
     }
     if !records.is_empty() {
         tracing::info!(records = records.len(), "recovered from the write-ahead log");
     }
-    publish_all(logs, store, &mut 0).await
+    publish_all(logs, &mut 0).await?;
+    // What was there already may have been read from memory that no sync ever carried to the disk.
+    Ok(store.make_durable().await?)
 }
 
 async fn load_facts(store: &Store) -> Result<Vec<CompromiseFact>, ServiceError> {
@@ -657,7 +753,7 @@ fn fact_kid(fact: &CompromiseFact) -> Option<Kid> {
 /// Errors that a new attempt cannot mend: going on would hide a loss, or needs a person.
 fn is_final(e: &ServiceError) -> bool {
     match e {
-        ServiceError::StorageLost(_) => true,
+        ServiceError::StorageLost(_) | ServiceError::PolicyRefused(_) => true,
         ServiceError::Start(e) => matches!(e, StartError::Missing(_)),
         ServiceError::Wal(e) | ServiceError::Link(LinkError::Wal(e)) => !e.is_retryable(),
         ServiceError::Link(LinkError::Fault(f)) => {

@@ -1,8 +1,9 @@
 //! Objects: one interface for a local folder now and buckets later (crate `object_store`).
 //!
-//! Every object has one writer. The local folder is not synced object by object, which would cost
-//! two syncs per tile beside the write-ahead log's own; [`Store::make_durable`] syncs its file
-//! system once, before the write-ahead log forgets what went into the store.
+//! Every object has one writer. In the local folder most objects are not synced one by one, which
+//! would cost two syncs per tile beside the write-ahead log's own: [`Store::make_durable`] syncs its
+//! file system once for all of them. The few objects that others build on are written through to the
+//! disk ([`Store::put_durably`]).
 
 use std::fs::File;
 use std::path::Path;
@@ -41,7 +42,28 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
-    local: Option<Arc<File>>,
+    /// The same objects; a write is durable when it returns.
+    durable: Arc<dyn ObjectStore>,
+    flush: Option<Arc<dyn Flush>>,
+}
+
+/// Makes durable what was written to a store whose writes are not.
+pub trait Flush: std::fmt::Debug + Send + Sync + 'static {
+    /// Returns when everything written so far survives a power failure.
+    ///
+    /// # Errors
+    /// The operating system's; how much of it is durable is unknown then.
+    fn flush(&self) -> std::io::Result<()>;
+}
+
+/// The file system that holds a folder.
+#[derive(Debug)]
+struct FileSystem(File);
+
+impl Flush for FileSystem {
+    fn flush(&self) -> std::io::Result<()> {
+        rustix::fs::syncfs(&self.0).map_err(Into::into)
+    }
 }
 
 impl Store {
@@ -54,14 +76,18 @@ impl Store {
         std::fs::create_dir_all(folder).map_err(|e| failed(e.to_string()))?;
         let objects =
             LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(e.to_string()))?;
-        let local = File::open(folder).map_err(|e| failed(e.to_string()))?;
-        Ok(Self { objects: Arc::new(objects), local: Some(Arc::new(local)) })
+        let flush = File::open(folder).map_err(|e| failed(e.to_string()))?;
+        Ok(Self {
+            durable: Arc::new(objects.clone().with_fsync(true)),
+            objects: Arc::new(objects),
+            flush: Some(Arc::new(FileSystem(flush))),
+        })
     }
 
-    /// Any object store, for tests with faults.
+    /// A store whose every write is durable when it returns, as those in the cloud are.
     #[must_use]
     pub fn new(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, local: None }
+        Self { durable: objects.clone(), objects, flush: None }
     }
 
     /// Reads an object.
@@ -80,6 +106,15 @@ impl Store {
     /// right in both cases.
     pub async fn put(&self, object: &str, bytes: Bytes) -> Result<(), StoreError> {
         let put = self.objects.put(&Key::from(object), bytes.into()).await;
+        put.map(drop).map_err(|e| failed(object, e))
+    }
+
+    /// Writes an object that survives a power failure once this returns.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub async fn put_durably(&self, object: &str, bytes: Bytes) -> Result<(), StoreError> {
+        let put = self.durable.put(&Key::from(object), bytes.into()).await;
         put.map(drop).map_err(|e| failed(object, e))
     }
 
@@ -119,13 +154,14 @@ impl Store {
     }
 
     /// Returns when everything written so far survives a power failure. An object store in the
-    /// cloud promises that with each write.
+    /// cloud promises that with each write. After a failure only what is written again can be made
+    /// durable: the kernel may have dropped the rest.
     ///
     /// # Errors
     /// [`StoreError::Failed`].
     pub async fn make_durable(&self) -> Result<(), StoreError> {
-        let Some(folder) = self.local.clone() else { return Ok(()) };
-        let synced = tokio::task::spawn_blocking(move || rustix::fs::syncfs(&*folder)).await;
+        let Some(flush) = self.flush.clone() else { return Ok(()) };
+        let synced = tokio::task::spawn_blocking(move || flush.flush()).await;
         let why = match synced {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(e)) => e.to_string(),
@@ -143,6 +179,9 @@ fn failed(object: &str, e: object_store::Error) -> StoreError {
 }
 
 #[cfg(test)]
+pub(crate) mod faulty;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -152,7 +191,7 @@ mod tests {
         let store = Store::local(&folder).unwrap();
         store.put("log/a/checkpoint", Bytes::from_static(b"one")).await.unwrap();
         store.put("log/a/checkpoint", Bytes::from_static(b"two")).await.unwrap();
-        store.put("policy/1", Bytes::from_static(b"p")).await.unwrap();
+        store.put_durably("policy/1", Bytes::from_static(b"p")).await.unwrap();
         assert_eq!(store.get("log/a/checkpoint").await.unwrap(), "two");
         assert_eq!(store.folders("log").await.unwrap(), ["a"]);
         assert_eq!(store.names("policy").await.unwrap(), ["1"]);

@@ -76,7 +76,7 @@ pub fn end_signer(data: &DataArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let socket = paths.signer_socket();
-    let (mut connection, _) = Connection::open(&socket).map_err(|e| {
+    let (mut connection, _) = Connection::open(&socket, None).map_err(|e| {
         anyhow::anyhow!("neither a service nor a signer runs on `{}`: {e}", data.data.display())
     })?;
     connection.ask(&chancery_signer_api::Request::End)?;

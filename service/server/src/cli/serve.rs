@@ -41,6 +41,9 @@ pub struct ServeArgs {
     /// Attach to this signer instead of starting one: unix:PATH
     #[arg(long, value_parser = parse_signer)]
     signer: Option<PathBuf>,
+    /// The user id that the signer runs under, where it is not the service's own
+    #[arg(long, requires = "signer")]
+    signer_uid: Option<u32>,
 }
 
 fn parse_signer(text: &str) -> Result<PathBuf, String> {
@@ -126,7 +129,10 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     let public = listen::bind(config.listen)?;
     let admin = listen::bind(config.admin_listen)?;
     let store = Store::local(&paths.store())?;
-    let signer_at = args.signer.map_or(SignerAt::Own, SignerAt::Socket);
+    let signer_at = match args.signer {
+        None => SignerAt::Own,
+        Some(socket) => SignerAt::Socket { socket, uid: args.signer_uid },
+    };
     let (service, wal) = Service::open(config, paths.clone(), store, signer_at).await?;
     let control = control::bind(&paths.control_socket())?;
 
@@ -151,7 +157,8 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
         until(stopped.clone()),
     );
     let admin_task = tokio::spawn(admin_done);
-    announce(&service).await;
+    // The key sets are served whether or not a signer is there.
+    tokio::spawn(announce(service.clone(), stopped.clone()));
     let options = ListenOptions { tls, ..ListenOptions::default() };
     let drained =
         listen::serve(public, http::public(service.clone()), options, until(stopped)).await;
@@ -221,11 +228,14 @@ async fn reload(service: &Service, tls: Option<&Tls>, config_file: Option<&std::
     }
 }
 
-/// Says what runs, once the signer is attached.
-async fn announce(service: &Arc<Service>) {
+/// Says what runs, once the signer is attached; nothing when the service stops before.
+async fn announce(service: Arc<Service>, stopped: tokio::sync::watch::Receiver<bool>) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while service.attached().is_none() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(10)).await;
+        if *stopped.borrow() {
+            return;
+        }
     }
     let config = &service.config;
     let mut lines =

@@ -1,1 +1,270 @@
+use std::net::Ipv6Addr;
 
+use proptest::prelude::*;
+
+use super::*;
+
+const DOCUMENT: &str = include_str!("../../../../docs/configuration.md");
+
+const KEY: &str =
+    r#"{ kty = "OKP", crv = "Ed25519", x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }"#;
+
+/// A file with every table; tests replace a line or add one.
+fn file() -> String {
+    format!(
+        r#"base_url = "https://issuer.example"
+wal_segment_mib = 64
+unverified_per_s = 20
+
+[[realms]]
+name = "main"
+issuer = "https://issuer.example/main"
+algorithms = ["ES256", "RS256"]
+rsa_bits = 2048
+
+[realms.schedule]
+rotate_every_s = 3600
+publish_lead_s = 300
+max_lifetime_s = 3600
+skew_s = 30
+
+[[realms.clients]]
+id = "orders"
+keys = [{KEY}]
+replay_capacity = 100000
+
+[[realms.clients.grants]]
+name = "orders"
+audiences = ["https://stock.example"]
+max_audiences = 1
+"#
+    )
+}
+
+fn refusal(text: &str) -> String {
+    match Config::parse(text) {
+        Err(e) => e.to_string(),
+        Ok(_) => panic!("accepted: {text}"),
+    }
+}
+
+/// The error for the file with one line replaced.
+fn with(from: &str, to: &str) -> String {
+    assert!(file().contains(from), "{from}");
+    refusal(&file().replacen(from, to, 1))
+}
+
+fn samples() -> Vec<&'static str> {
+    let parts: Vec<&str> = DOCUMENT.split("```toml\n").skip(1).collect();
+    parts.iter().map(|part| part.split_once("\n```").unwrap().0).collect()
+}
+
+#[test]
+fn every_sample_of_the_reference_is_accepted() {
+    let samples = samples();
+    assert!(samples.len() >= 3);
+    for sample in &samples {
+        let config = Config::parse(sample).unwrap_or_else(|e| panic!("{e}\n{sample}"));
+        assert_eq!(config.warnings(), Vec::<String>::new(), "{sample}");
+        assert!(!config.development);
+    }
+    let [smallest, realms, tls, ..] = samples.as_slice() else { panic!() };
+    let smallest = Config::parse(smallest).unwrap();
+    assert_eq!((smallest.listen, smallest.admin_listen), (default_listen(), default_admin()));
+    let realms = Config::parse(realms).unwrap().realms;
+    assert_eq!(realms[0].schedule.rotate_every_s, 1_800);
+    assert_eq!(realms[1].schedule.rotation, chancery_policy::Rotation::Manual);
+    let tls = Config::parse(tls).unwrap();
+    assert_eq!((tls.logging.format, tls.trusted_proxies.len()), (LogFormat::Json, 3));
+    assert_eq!(tls.listen.ip(), Ipv6Addr::UNSPECIFIED);
+}
+
+/// The keys that may stand in the table of which `broken` has an unknown one.
+fn known_keys(broken: &str) -> Vec<String> {
+    let error = refusal(broken);
+    let (_, list) = error.split_once("expected ").unwrap_or_else(|| panic!("no hint: {error}"));
+    let names: Vec<String> = list.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert!(!names.is_empty(), "{error}");
+    names
+}
+
+#[test]
+fn unknown_keys_are_refused_with_a_hint_and_every_known_one_is_documented() {
+    let tables = [
+        file().replacen("base_url", "lisen = 1\nbase_url", 1),
+        format!("{}[tls]\nlisen = 1\n", file()),
+        format!("{}[logging]\nlisen = 1\n", file()),
+        file().replacen("rsa_bits", "lisen = 1\nrsa_bits", 1),
+        file().replacen("skew_s", "lisen = 1\nskew_s", 1),
+        file().replacen("replay_capacity", "lisen = 1\nreplay_capacity", 1),
+        file().replacen("max_audiences", "lisen = 1\nmax_audiences", 1),
+    ];
+    for table in tables {
+        let error = refusal(&table);
+        assert!(error.contains("unknown field `lisen`") && error.contains("line "), "{error}");
+        for name in known_keys(&table) {
+            assert!(DOCUMENT.contains(&format!("\n| `{name}` |")), "`{name}` is not documented");
+        }
+    }
+}
+
+#[test]
+fn documented_defaults_are_the_defaults() {
+    let config = Config::parse(samples()[0]).unwrap();
+    let schedule = Schedule::default();
+    let client = &config.realms[0].clients[0];
+    let grant = &client.grants[0];
+    let defaults = [
+        ("listen", config.listen.to_string()),
+        ("admin_listen", config.admin_listen.to_string()),
+        ("data", default_data().display().to_string()),
+        ("unverified_per_s", config.unverified_per_s.to_string()),
+        ("wal_segment_mib", config.wal_segment_mib.to_string()),
+        ("rsa_bits", config.realms[0].rsa_bits.to_string()),
+        ("rotate_every_s", schedule.rotate_every_s.to_string()),
+        ("publish_lead_s", schedule.publish_lead_s.to_string()),
+        ("max_lifetime_s", schedule.max_lifetime_s.to_string()),
+        ("skew_s", schedule.skew_s.to_string()),
+        ("manual_window_s", schedule.manual_window_s.to_string()),
+        ("replay_capacity", client.replay_capacity.to_string()),
+        ("accept_eddsa", client.accept_eddsa.to_string()),
+        ("require_cnf", grant.require_cnf.to_string()),
+        ("max_audiences", grant.max_audiences.to_string()),
+    ];
+    for (name, default) in defaults {
+        assert!(DOCUMENT.contains(&format!("| `{name}` | `{default}` |")), "`{name}`: {default}");
+    }
+    assert_eq!((schedule.rotation, config.logging.format), Default::default());
+    assert!(client.max_tokens_per_s.is_none() && grant.max_lifetime_s.is_none());
+    assert!(grant.subjects.is_empty() && grant.algorithms.is_none());
+}
+
+#[test]
+fn every_bound_is_kept() {
+    Config::parse(&file()).unwrap();
+    let cases: &[(&str, &str, &str)] = &[
+        ("https://issuer.example\"", "issuer.example\"", "base_url"),
+        ("https://issuer.example\"", "https://\"", "base_url"),
+        ("https://issuer.example\"", "https://issuer.example/\"", "base_url"),
+        ("https://issuer.example\"", "https://issuer.example?a=b\"", "base_url"),
+        ("https://issuer.example\"", "https://issuer.example/a b\"", "base_url"),
+        ("wal_segment_mib = 64", "wal_segment_mib = 0", "1 to 1024"),
+        ("wal_segment_mib = 64", "wal_segment_mib = 1025", "1 to 1024"),
+        ("unverified_per_s = 20", "unverified_per_s = 0", "at least 1"),
+        ("name = \"main\"", "name = \"Main\"", "lower-case"),
+        ("name = \"main\"", "name = \"log\"", "reserved"),
+        ("/main\"", "/main/\"", "final slash"),
+        ("/main\"", "/main?x\"", "without query"),
+        ("[\"ES256\", \"RS256\"]", "[]", "no algorithm"),
+        ("[\"ES256\", \"RS256\"]", "[\"ES256\", \"ES256\"]", "twice"),
+        ("[\"ES256\", \"RS256\"]", "[\"HS256\"]", "HS256"),
+        ("rsa_bits = 2048", "rsa_bits = 1024", "4096"),
+        ("rotate_every_s = 3600", "rotate_every_s = 0", "rotate_every_s"),
+        ("rotate_every_s = 3600", "rotate_every_s = 34560001", "34560000"),
+        ("rotate_every_s = 3600", "rotate_every_s = 60", "more than 64"),
+        ("publish_lead_s = 300", "publish_lead_s = 0", "publish_lead_s"),
+        ("max_lifetime_s = 3600", "max_lifetime_s = -1", "max_lifetime_s"),
+        ("skew_s = 30", "skew_s = 34560001", "skew_s"),
+        ("id = \"orders\"", "id = \"or ders\"", "printable ASCII"),
+        ("crv = \"Ed25519\"", "crv = \"X25519\"", "key"),
+        ("replay_capacity = 100000", "replay_capacity = 0", "1 to 4000000"),
+        ("replay_capacity = 100000", "max_tokens_per_s = 0", "max_tokens_per_s"),
+        ("[\"https://stock.example\"]", "[]", "audiences"),
+        ("max_audiences = 1", "max_audiences = 0", "max_audiences"),
+        ("max_audiences = 1", "max_audiences = 256", "max_audiences"),
+        ("max_audiences = 1", "subjects = [\"a*b\"]", "one `*`"),
+        ("max_audiences = 1", "scopes = [\"a b\"]", "scope"),
+        ("max_audiences = 1", "claims = [\"sub\"]", "signer alone"),
+        ("max_audiences = 1", "max_lifetime_s = 3601", "realm's 3600"),
+        ("max_audiences = 1", "algorithms = [\"ES384\"]", "not one of the realm's"),
+    ];
+    for (from, to, expected) in cases {
+        let error = with(from, to);
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+    let two = file().replace("[[realms]]\nname = \"main\"", "[[realms]]\nname = \"other\"");
+    let realm = |text: &str| text[text.find("[[realms]]").unwrap()..].to_owned();
+    assert!(refusal(&(file() + &realm(&two))).contains("issuer `https://issuer.example/main`"));
+    assert!(refusal(&(file() + &realm(&file()))).contains("twice"));
+    assert!(refusal("base_url = \"https://a.example\"\nrealms = []").contains("1 to 256"));
+    for proxies in ["\"10.0.0.1/8\"", "\"10.0.0.0/33\"", "\"x\"", "7"] {
+        let text = format!("trusted_proxies = [{proxies}]\n{}", file());
+        assert!(refusal(&text).contains("trusted_proxies"), "{proxies}");
+    }
+}
+
+#[test]
+fn what_is_allowed_but_doubtful_is_said() {
+    let text = file()
+        .replacen("base_url", "listen = \"0.0.0.0:80\"\nadmin_listen = \"0.0.0.0:81\"\nbase_url", 1)
+        .replacen("https://issuer.example/main", "http://else.example", 1);
+    let without_clients = text[..text.find("[[realms.clients]]").unwrap()].to_owned();
+    let warnings = Config::parse(&without_clients).unwrap().warnings();
+    for expected in ["has no TLS", "admin_listen", "by other means", "not https", "no clients"] {
+        assert!(warnings.iter().any(|w| w.contains(expected)), "{expected}: {warnings:?}");
+    }
+    assert_eq!(warnings.len(), 5);
+}
+
+#[test]
+fn the_policy_that_a_file_means_is_one_that_a_signer_accepts() {
+    for sample in samples() {
+        let document = Config::parse(sample).unwrap().policy(3);
+        assert_eq!(document.log_prefix, "issuer.example/log");
+        assert_eq!(PolicyDocument::parse(&document.to_json().unwrap()), Ok(document));
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_and_files_that_are_wrong_are_told_apart() {
+    let folder = std::env::temp_dir().join(format!("chancery-config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("chancery.toml");
+    let missing = Config::load(&path).unwrap_err();
+    assert!(
+        matches!(missing, ConfigError::Unreadable { .. })
+            && missing.to_string().contains("chancery.toml")
+    );
+    std::fs::write(&path, "base_url = ").unwrap();
+    let wrong = Config::load(&path).unwrap_err();
+    assert!(
+        matches!(wrong, ConfigError::Shape { .. }) && wrong.to_string().contains("chancery.toml")
+    );
+    std::fs::write(&path, b"\xff").unwrap();
+    assert!(matches!(Config::load(&path), Err(ConfigError::Unreadable { .. })));
+    std::fs::write(&path, file()).unwrap();
+    assert_eq!(Config::load(&path).unwrap().realms.len(), 1);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn development_mode_keeps_its_clients_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("chancery-dev-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("demo.pem");
+    let make = || Config::development(default_listen(), default_admin(), folder.clone(), &file);
+    let first = make().unwrap();
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(first.realms, make().unwrap().realms);
+    assert!(first.development && first.warnings().is_empty());
+    std::fs::write(&file, "not a key").unwrap();
+    assert!(matches!(make(), Err(ConfigError::Demo(text)) if text.contains("demo.pem")));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_files_are_accepted_or_refused(text in ".{0,300}") {
+        let _ = Config::parse(&text);
+    }
+
+    #[test]
+    fn altered_files_are_accepted_or_refused(at in 0_usize..900, to in any::<char>()) {
+        let mut chars: Vec<char> = file().chars().collect();
+        let at = at % chars.len();
+        chars[at] = to;
+        let _ = Config::parse(&chars.into_iter().collect::<String>());
+    }
+}

@@ -34,14 +34,21 @@ pub fn as_problem(response: Response) -> Response {
         return response;
     }
     match status {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            problem(status, "too_large", "the body exceeds this path's limit")
-        }
-        StatusCode::BAD_REQUEST => {
-            problem(status, "malformed_request", "the path, query or body cannot be read")
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        StatusCode::BAD_REQUEST => malformed(),
         _ => problem(status, "error", status.canonical_reason().unwrap_or("the request failed")),
     }
+}
+
+/// The body exceeds its path's limit.
+pub fn too_large() -> Response {
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body exceeds this path's limit")
+}
+
+/// The framework cannot take the request apart.
+pub fn malformed() -> Response {
+    let detail = "the path, query or body cannot be read";
+    problem(StatusCode::BAD_REQUEST, "malformed_request", detail)
 }
 
 /// The service cannot issue now.

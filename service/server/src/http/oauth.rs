@@ -1,20 +1,27 @@
 //! `POST /{realm}/token`: the client credentials grant with `private_key_jwt` (RFC 6749 section
 //! 4.4, RFC 7521, RFC 7523, RFC 8707). The assertion travels untouched to the signer.
 
-use axum::Extension;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::{Json, body::Bytes};
-use chancery_signer_api::{IssueRequest, Proof};
-use serde_json::json;
+use std::borrow::Cow;
 
-use super::{App, RequestId, errors};
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
+use chancery_signer_api::{IssueRequest, Proof};
+
+use super::{App, MAX_FORM_BYTES, RequestId, errors, tokens};
 use crate::issue::Verdict;
 use crate::listen::{PeerAddr, client_address};
 
 /// RFC 7523 section 2.2.
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// The longest `scope`, in bytes: a hundred values.
+const MAX_SCOPE_BYTES: usize = 8 * 1024;
+/// The longest of the other values but the assertion, in bytes: a URL.
+const MAX_VALUE_BYTES: usize = 1024;
 
 /// Parameters of a token request.
 #[derive(Debug, Default, PartialEq)]
@@ -22,6 +29,7 @@ struct Form {
     grant_type: Option<String>,
     assertion_type: Option<String>,
     assertion: Option<String>,
+    client_id: Option<String>,
     scope: Option<String>,
     audiences: Vec<String>,
 }
@@ -29,12 +37,17 @@ struct Form {
 /// The token endpoint.
 pub async fn token(
     State(app): State<App>,
-    Path(realm): Path<String>,
+    realm: Result<Path<String>, PathRejection>,
     Extension(id): Extension<RequestId>,
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
+    let Ok(Path(realm)) = realm else { return errors::malformed() };
+    let body = match super::read_body(body, MAX_FORM_BYTES).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
     let started = std::time::Instant::now();
     let address = client_address(peer, &headers, &app.service.config.trusted_proxies);
     if !app.sources.may_ask(address, started) {
@@ -55,7 +68,7 @@ pub async fn token(
     match app.service.issuer.issue(request).await {
         Err(e) => errors::unavailable(&e),
         Ok(mut verdicts) => match verdicts.pop() {
-            Some(Verdict::Issued(issued)) => granted(&issued),
+            Some(Verdict::Issued(issued)) => tokens::granted(&issued),
             Some(Verdict::Refused { code, detail }) => {
                 super::requests::note_unverified(&app, &code, address, started);
                 errors::oauth(&code, &detail)
@@ -63,25 +76,6 @@ pub async fn token(
             None => errors::oauth("malformed_request", "nothing was asked for"),
         },
     }
-}
-
-fn granted(issued: &crate::issue::Issued) -> Response {
-    let mut body = json!({
-        "access_token": issued.token,
-        "token_type": "Bearer",
-        "expires_in": issued.lifetime_s,
-    });
-    // RFC 6749 section 5.1: required when it differs from what was asked for; always useful.
-    if let Some(members) = body.as_object_mut()
-        && !issued.scope.is_empty()
-    {
-        members.insert("scope".into(), issued.scope.clone().into());
-    }
-    let mut response = Json(body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
-    response
 }
 
 type Malformed = (&'static str, String);
@@ -125,6 +119,7 @@ fn read(
             lifetime_s: None,
             subject: None,
             algorithm: None,
+            client_id: form.client_id,
         },
     })
 }
@@ -133,30 +128,41 @@ impl Form {
     /// Reads the parameters; RFC 6749 section 3.2 forbids any of them twice, RFC 8707 section 2
     /// allows `resource` to repeat, and unknown ones are ignored.
     fn parse(body: &[u8]) -> Result<Self, String> {
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(body)
-            .map_err(|e| format!("the body is not a form: {e}"))?;
         let mut form = Self::default();
-        for (name, value) in pairs {
-            let slot = match name.as_str() {
+        for pair in body.split(|b| *b == b'&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = decode(pair)?;
+            let slot = match name.as_ref() {
                 "audience" | "resource" => {
-                    if value.is_empty() || form.audiences.len() >= 16 {
-                        return Err("audience and resource: 1 to 16 values, not empty".into());
+                    let fits = (1..=MAX_VALUE_BYTES).contains(&value.len());
+                    if !fits || form.audiences.len() >= 16 {
+                        return Err(
+                            "audience and resource: 1 to 16 values of 1 to 1024 bytes".into()
+                        );
                     }
-                    if !form.audiences.contains(&value) {
-                        form.audiences.push(value);
+                    if !form.audiences.iter().any(|a| *a == value) {
+                        form.audiences.push(value.into_owned());
                     }
                     continue;
                 }
                 "grant_type" => &mut form.grant_type,
                 "client_assertion_type" => &mut form.assertion_type,
                 "client_assertion" => &mut form.assertion,
+                "client_id" => &mut form.client_id,
                 "scope" => &mut form.scope,
                 "client_secret" => {
                     return Err("clients authenticate by private_key_jwt only".into());
                 }
                 _ => continue,
             };
-            if slot.replace(value).is_some() {
+            let limit = match name.as_ref() {
+                "client_assertion" => chancery_token::jws::MAX_TOKEN_BYTES,
+                "scope" => MAX_SCOPE_BYTES,
+                _ => MAX_VALUE_BYTES,
+            };
+            if value.len() > limit {
+                return Err(format!("{name} has more than {limit} bytes"));
+            }
+            if slot.replace(value.into_owned()).is_some() {
                 return Err(format!("{name} appears twice"));
             }
         }
@@ -164,8 +170,24 @@ impl Form {
     }
 }
 
+/// One `name=value` (WHATWG URL, `application/x-www-form-urlencoded`). An assertion is most of a
+/// form, and has nothing in it that needs decoding.
+fn decode(pair: &[u8]) -> Result<(Cow<'_, str>, Cow<'_, str>), String> {
+    let wrong = |e: &dyn std::fmt::Display| format!("the body is not a form: {e}");
+    if !pair.iter().any(|b| matches!(b, b'%' | b'+')) {
+        let text = str::from_utf8(pair).map_err(|e| wrong(&e))?;
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        return Ok((name.into(), value.into()));
+    }
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_bytes(pair).map_err(|e| wrong(&e))?;
+    let (name, value) = pairs.into_iter().next().unwrap_or_default();
+    Ok((name.into(), value.into()))
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -178,6 +200,10 @@ mod tests {
         assert_eq!(form.scope.as_deref(), Some("x y"));
         assert!(Form::parse(b"scope=a&scope=b").unwrap_err().contains("twice"));
         assert!(Form::parse(b"audience=").is_err());
+        let long = format!("scope={}", "s".repeat(MAX_SCOPE_BYTES + 1));
+        assert!(Form::parse(long.as_bytes()).unwrap_err().contains("8192"));
+        let long = format!("audience={}", "a".repeat(MAX_VALUE_BYTES + 1));
+        assert!(Form::parse(long.as_bytes()).is_err());
         assert!(Form::parse(b"client_secret=x").unwrap_err().contains("private_key_jwt"));
     }
 

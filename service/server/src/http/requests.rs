@@ -4,16 +4,18 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use axum::body::Bytes;
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::Response;
 use chancery_policy::RefusalCode;
 use chancery_signer_api::{IssueRequest, Proof};
+use chancery_token::jws::MAX_REQUEST_BYTES;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::tokens::{self, Item};
 use super::{App, RequestId, errors};
 use crate::issue::{Issued, Verdict};
 use crate::listen::{PeerAddr, client_address};
@@ -30,13 +32,20 @@ pub struct Options {
 /// The issuance endpoint.
 pub async fn issue(
     State(app): State<App>,
-    Path(realm): Path<String>,
-    Query(options): Query<Options>,
+    realm: Result<Path<String>, PathRejection>,
+    options: Result<Query<Options>, QueryRejection>,
     Extension(id): Extension<RequestId>,
     Extension(PeerAddr(peer)): Extension<PeerAddr>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Response {
+    let (Ok(Path(realm)), Ok(Query(options))) = (realm, options) else {
+        return errors::malformed();
+    };
+    let body = match super::read_body(body, MAX_REQUEST_BYTES).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
     let started = Instant::now();
     let address = client_address(peer, &headers, &app.service.config.trusted_proxies);
     if !app.sources.may_ask(address, started) {
@@ -64,43 +73,33 @@ pub async fn issue(
     let mut tokens = Vec::with_capacity(verdicts.len());
     for verdict in verdicts {
         tokens.push(match verdict {
-            Verdict::Issued(issued) => match member(&app, issued, options.proof).await {
-                Ok(member) => member,
-                Err(response) => return response,
-            },
+            Verdict::Issued(issued) => item(&app, issued, options.proof).await,
             Verdict::Refused { code, detail } => {
-                json!({"error": code, "error_description": detail})
+                Item::Refused { error: code, error_description: detail }
             }
         });
     }
-    let mut response = Json(json!({"tokens": tokens})).into_response();
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    tokens::batch(tokens)
 }
 
-async fn member(app: &App, issued: Issued, with_proof: bool) -> Result<Value, Response> {
-    let mut member = json!({
-        "access_token": issued.token,
-        "expires_in": issued.lifetime_s,
-        "index": issued.index,
-    });
-    let Some(members) = member.as_object_mut() else { return Ok(member) };
-    if !issued.scope.is_empty() {
-        members.insert("scope".into(), issued.scope.into());
+/// A released token, with its proof where one was asked for. A proof that cannot be made now costs
+/// nobody a token that is logged: it can be had later, at `/log/{log id}/proof/{index}`.
+async fn item(app: &App, issued: Issued, with_proof: bool) -> Item {
+    let proof = if with_proof { prove(app, &issued).await } else { None };
+    Item::issued(issued, proof)
+}
+
+async fn prove(app: &App, issued: &Issued) -> Option<String> {
+    // The token itself says in which log it is; the signer may have changed since.
+    let id = issued.jti.split('.').next()?.parse().ok()?;
+    let log = app.service.logs.get(id)?;
+    match log.proof(issued.index).await {
+        Ok(proof) => Some(proof),
+        Err(e) => {
+            tracing::error!("a proof that was asked for: {e}");
+            None
+        }
     }
-    if with_proof {
-        let log = app.service.attached().and_then(|s| s.log_id.parse().ok());
-        let log = log.and_then(|id| app.service.logs.get(id));
-        let Some(log) = log else {
-            let detail = "the token is logged, its proof is at /log/{log id}/proof/{index}";
-            return Err(errors::problem(StatusCode::SERVICE_UNAVAILABLE, "no_proof", detail));
-        };
-        let proof = log.proof(issued.index).await.map_err(|e| {
-            errors::problem(StatusCode::INTERNAL_SERVER_ERROR, "no_proof", &e.to_string())
-        })?;
-        members.insert("proof".into(), proof.into());
-    }
-    Ok(member)
 }
 
 /// Counts a proof that did not verify against the address that it came from.

@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::{
     CONNECTION_WINDOW_BYTES, Limits, ListenOptions, MAX_RESET_STREAMS, MIN_HEADER_BYTES, PeerAddr,
-    SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES, Tls,
+    REQUEST_ID, RequestId, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES, Tls,
 };
 
 /// The watchdog looks this many times in the shortest of its timeouts, within the bounds below.
@@ -169,25 +169,45 @@ async fn serve_http(
     }
 }
 
-/// Answers one request.
+/// Answers one request, and names it.
 async fn answer(
     activity: Arc<Activity>,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Result<Response<Tracked>, Infallible> {
     let exchange = Exchange::begin(activity);
+    let id = RequestId::new();
+    let line = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
+    let mut response = route(&exchange, id, peer, request).await;
+    if let Some(value) = id.header() {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    if let Some((method, path)) = line {
+        tracing::debug!(id = id.text(), %method, path, status = response.status().as_u16());
+    }
+    Ok(response.map(|body| Tracked { body, exchange }))
+}
+
+/// Lets the router answer, within the limits.
+async fn route(
+    exchange: &Exchange,
+    id: RequestId,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let shared = &exchange.activity.shared;
     if exchange.others >= shared.limits.max_requests {
-        let response = problem(
+        return problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "too many requests are in progress; try again shortly",
         );
-        return Ok(response.map(|body| Tracked { body, exchange }));
     }
     let has_body = !request.body().is_end_stream();
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(PeerAddr(peer));
-    let response = match timeout(shared.limits.request_timeout, shared.router.call(request)).await {
+    request.extensions_mut().insert(id);
+    match timeout(shared.limits.request_timeout, shared.router.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
         Err(_) if has_body => problem(
@@ -197,8 +217,7 @@ async fn answer(
         Err(_) => {
             problem(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long; try again shortly")
         }
-    };
-    Ok(response.map(|body| Tracked { body, exchange }))
+    }
 }
 
 /// An error that the listener itself answers, as RFC 9457 writes it. `detail` is a constant
