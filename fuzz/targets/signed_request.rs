@@ -1,0 +1,28 @@
+//! Signed issuance requests, and the decisions on what they ask for.
+
+#![no_main]
+
+use chancery_policy::decide::MAX_BATCH;
+use chancery_policy::proof::{self, Moment};
+use chancery_policy::{Policy, decide};
+use libfuzzer_sys::fuzz_target;
+use std::sync::LazyLock;
+
+/// A realm whose one client has the key of RFC 8037, appendix A.
+static POLICY: LazyLock<Policy> = LazyLock::new(|| {
+    Policy::parse(include_bytes!("../seeds/policy_document/one")).expect("the seed is a policy")
+});
+
+/// The seeds are proofs made at 1,800,000,000.
+const AT: Moment<'_> =
+    Moment { now: 1_800_000_010, started_at: 1_799_999_000, log: "_oEsEvOrTOasXbaaw1L5Bg" };
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let realm = POLICY.realm("main").expect("the seed has it");
+    let Ok((proven, asks)) = proof::signed_request(realm, text, AT, |_, _| false) else { return };
+    assert!(!asks.is_empty() && asks.len() <= MAX_BATCH);
+    for ask in asks {
+        let _ = decide(realm, proven.client(), ask);
+    }
+});
