@@ -35,7 +35,8 @@ fn folder(name: &str) -> std::path::PathBuf {
 #[track_caller]
 fn number(value: &Value, path: &str) -> f64 {
     let found = value.pointer(path).and_then(Value::as_f64);
-    found.unwrap_or_else(|| panic!("no number at {path} in {value}"))
+    assert!(found.is_some(), "no number at {path} in {value}");
+    found.unwrap()
 }
 
 #[test]

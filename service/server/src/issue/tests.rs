@@ -50,10 +50,10 @@ type Misbehaviour = (&'static str, fn(&Request, &mut FakeSigner) -> Option<Act>)
 
 const MISBEHAVIOURS: &[Misbehaviour] = &[
     ("Fault", |r, _| asked(r).then(|| Act::Say(rig::fault()))),
-    ("OutOfStep", |r, _| asked(r).then(|| Act::Say(Response::Ending))),
+    ("OutOfStep", |r, _| asked(r).then_some(Act::Say(Response::Ending))),
     ("OutOfStep", |r, _| {
         let early = Committed { batch: 1, tokens: vec![Some("early".into())], keys_jwt: None };
-        asked(r).then(|| Act::Say(Response::Committed(early)))
+        asked(r).then_some(Act::Say(Response::Committed(early)))
     }),
     ("OutOfStep", |r, s| match r {
         Request::Commit(_) => {

@@ -119,10 +119,17 @@ fn half(
     let seconds = f64::from(args.seconds);
     let requests = clients.requests(host, batch, whole(rate * seconds))?;
     let probe = Probe::start(args.algorithm, CLIENT_ALGORITHM, place)?;
+    let before = host.usage()?;
     let outcome = load.run(&mut requests.into_iter(), Pace::PerSecond(rate), seconds)?;
+    let after = host.usage()?;
     let samples = probe.finish()?;
-    let latency = Latency::of(&outcome.latency_us);
-    Ok(Half::new(outcome.tokens_per_s(), latency, Sync::of(samples.sync_us)))
+    let commits = difference(before.commits, after.commits).max(1.0);
+    Ok(Half::new(
+        &outcome,
+        cpu_between(before, after, &outcome),
+        outcome.tokens_in_all as f64 / commits,
+        Sync::of(samples.sync_us),
+    ))
 }
 
 /// CPU of the processes between two looks, for each token of the load between them.
