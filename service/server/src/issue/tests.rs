@@ -3,6 +3,8 @@
 
 mod rig;
 
+use chancery_signer_api::LoadPolicy;
+
 use super::*;
 use rig::{Act, FakeSigner, Rig, asked, request};
 
@@ -137,6 +139,26 @@ fn whatever_the_signer_does_every_waiting_request_is_answered() {
             assert!(records.is_empty(), "{what}");
         }
     }
+}
+
+#[test]
+fn a_signer_that_no_longer_reads_blocks_nobody() {
+    let rig = Rig::new("deaf");
+    let answers = rig.ask(1);
+    let ended = rig.run(
+        |_| Act::Deaf,
+        |rig| {
+            rig.wait_until(|issuer| lock(&issuer.queue).in_flight == 1);
+            // More than the socket holds: the writer cannot get rid of it.
+            let policy = vec![0; 4 << 20].into();
+            let call = rig.issuer.call(Request::LoadPolicy(LoadPolicy { policy }));
+            assert_eq!(rig.block_on(call).unwrap_err().why, "the signer did not answer");
+            for answer in answers {
+                assert_eq!(unavailable(rig.block_on(answer).unwrap()), "the signer ended");
+            }
+        },
+    );
+    assert!(matches!(ended, Err(LinkError::Silent)), "{ended:?}");
 }
 
 #[test]

@@ -243,3 +243,16 @@ fn a_compromise_under_load_releases_nothing_of_the_stolen_key_afterwards() {
 
 /// A response that was released before the answer may arrive after it.
 const PAUSE_OF_A_RESPONSE: Duration = Duration::from_millis(500);
+
+#[test]
+fn a_key_that_nobody_announced_is_no_key_to_compromise() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = client("shop");
+    configure(&mut lab, "", "", &[&client]);
+    lab.start();
+    let stranger = "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+    let refused = lab.run(&["keys", "compromise", stranger, "--reason", "a typing error"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("no log that still counts announced"), "{text}");
+}

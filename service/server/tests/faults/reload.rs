@@ -105,3 +105,42 @@ fn development_mode_has_nothing_to_reload() {
     assert_eq!(reload.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&reload.stderr).contains("development mode"), "{reload:?}");
 }
+
+#[test]
+fn a_service_that_dies_right_after_a_reload_starts_again() {
+    let mut lab = Lab::new(CHANCERY);
+    let (first, second) = (client("first"), client("second"));
+    configure(&mut lab, "", "", &[&first]);
+    lab.start();
+    let (log, keys) = (lab.log_id(), key_ids(&lab));
+    // Whether the signer has the new version in force, in an open batch, or only waiting.
+    for (round, clients) in
+        [[&first, &second], [&second, &first], [&first, &second]].iter().enumerate()
+    {
+        let wanted: Vec<_> = clients.iter().copied().take(1 + round % 2).collect();
+        configure(&mut lab, "", "", &wanted);
+        assert!(lab.run(&["reload"]).status.success());
+        lab.kill_service();
+        lab.start();
+        assert_eq!((lab.log_id(), key_ids(&lab)), (log.clone(), keys.clone()));
+        // A version decides nothing before its entry is committed.
+        wait_until("the new version", PATIENCE, || {
+            lab.issue(wanted[0], "r", vec![json!({"aud": AUDIENCE})]).status == 200
+        });
+    }
+}
+
+#[test]
+fn a_configuration_that_the_living_signer_cannot_follow_stops_the_start() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = client("shop");
+    configure(&mut lab, "", "", &[&client]);
+    lab.start();
+    lab.kill_service();
+    let text = fs::read_to_string(lab.config_file()).unwrap();
+    let issuer = text.lines().find(|line| line.starts_with("issuer = ")).unwrap();
+    lab.write_config(&text.replace(issuer, "issuer = \"https://other.example/r\""));
+    lab.spawn();
+    assert_eq!(lab.wait_exit().code, Some(2));
+    assert!(lab.log().contains("refuses the configuration"), "{}", lab.log());
+}
