@@ -23,6 +23,9 @@ const MAX_UNSENT_BYTES: usize = 4 * 1024 * 1024;
 /// No more than this passes between two sweeps, whatever the wall clock shows.
 const SWEEP_WITHIN_MS: u64 = 1_000;
 
+/// A peer that says nothing is sent away after this many milliseconds: it holds the only place.
+const GREETING_WITHIN_MS: u64 = 5_000;
+
 /// Who may connect, and how long the signer stays without anybody.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -61,6 +64,8 @@ struct Peer {
     ending: bool,
     /// Requests wait in the inbox until the peer has taken its answers.
     held_back: bool,
+    /// Boot-time milliseconds of its connection, until its first whole message.
+    silent_since: Option<u64>,
 }
 
 /// Serves until the signer ends.
@@ -100,7 +105,10 @@ pub fn run(
         if connected.ending && (drained || !alive) {
             return Ok(Ended::Asked);
         }
-        if !alive || (connected.closing && drained) {
+        let silent = connected
+            .silent_since
+            .is_some_and(|since| clock.read().boot_ms.saturating_sub(since) >= GREETING_WITHIN_MS);
+        if !alive || silent || (connected.closing && drained) {
             peer = None;
             alone_since = clock.read().boot_ms;
         }
@@ -162,6 +170,7 @@ fn accept(
         closing: false,
         ending: false,
         held_back: false,
+        silent_since: Some(SystemClock.read().boot_ms),
     }))
 }
 
@@ -198,6 +207,7 @@ impl Peer {
                 Ok(None) => break,
                 Ok(Some(request)) => {
                     let to_sign = matches!(request, Request::Prepare(_) | Request::Start(_));
+                    self.silent_since = None;
                     let response = signer.handle(request);
                     self.answer(&response);
                     if !self.flush() {

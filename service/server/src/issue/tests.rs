@@ -145,6 +145,7 @@ fn whatever_the_signer_does_every_waiting_request_is_answered() {
 fn a_signer_that_no_longer_reads_blocks_nobody() {
     let rig = Rig::new("deaf");
     let answers = rig.ask(1);
+    let started = Instant::now();
     let ended = rig.run(
         |_| Act::Deaf,
         |rig| {
@@ -159,6 +160,7 @@ fn a_signer_that_no_longer_reads_blocks_nobody() {
         },
     );
     assert!(matches!(ended, Err(LinkError::Silent)), "{ended:?}");
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
 
 #[test]

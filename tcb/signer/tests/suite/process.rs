@@ -303,6 +303,17 @@ fn a_second_peer_waits_for_the_first_to_leave() {
 }
 
 #[test]
+fn a_peer_that_says_nothing_does_not_keep_the_place() {
+    let process = Process::start("silent", 60);
+    let _silent = process.connect();
+    let mut second = process.connect();
+    let hello = Hello { versions: vec![PROTOCOL_VERSION], software: "second".into() };
+    second.send(&Request::Hello(hello));
+    second.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(second.receive(), Some(Response::Welcome(_))));
+}
+
+#[test]
 fn broken_and_hostile_peers_lose_their_connection_and_nothing_else() {
     let mut process = Process::start("hostile", 60);
     let client = Client::new("shop");
