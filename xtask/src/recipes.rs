@@ -63,6 +63,11 @@ pub const RECIPES: &[Recipe] = &[
         about: "every `sh` block of README.md and docs/, or of the pages named ([PAGE...])",
         run: docs_smoke::recipe,
     },
+    Recipe {
+        name: "kills",
+        about: "service and signer killed 200 times under load ([COUNT]); CI does 30",
+        run: kills,
+    },
     Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
 ];
 
@@ -122,6 +127,19 @@ impl std::fmt::Display for Tally {
         let Self { suites, passed, failed, ignored } = self;
         write!(f, "tests: {passed} passed, {failed} failed, {ignored} ignored in {suites} suites")
     }
+}
+
+fn kills(root: &Path, arguments: &[String]) -> Result<Outcome> {
+    let count = match arguments {
+        [] => "200",
+        [count] if count.parse::<u32>().is_ok() => count.as_str(),
+        _ => bail!("`kills` takes at most one number"),
+    };
+    // The signer is another package's binary: the test would otherwise use an old one.
+    run(&mut cargo(root, &["build", "--bin", "chancery-signer"]))?;
+    let test = ["test", "-p", "chancery", "--test", "kills", "--", "--nocapture"];
+    run(cargo(root, &test).env("CHANCERY_KILLS", count))?;
+    Ok(Outcome::Passed)
 }
 
 fn fmt(root: &Path, arguments: &[String]) -> Result<Outcome> {
