@@ -102,6 +102,10 @@ impl Ledger {
                 PublicKey::from_jwk(&jwk)
             });
             let Ok(public) = parsed else { continue };
+            // An announcement that names another key than it shows is nobody's word for either.
+            if *public.kid().as_bytes() != key.announcement.kid {
+                continue;
+            }
             members.push(jwks::Member {
                 kid: public.kid().to_string(),
                 key: public,

@@ -151,6 +151,11 @@ impl Story {
         }
         match entry {
             Entry::Announcement(a) => {
+                if !names_its_key(&a) {
+                    anyhow::bail!(
+                        "entry {index}: the announcement names another key than it shows"
+                    );
+                }
                 let window = Window {
                     nbf: a.nbf,
                     signs_until: a.signs_until,
@@ -187,6 +192,14 @@ impl Story {
         }
         Ok(())
     }
+}
+
+fn names_its_key(announcement: &chancery_entry::Announcement) -> bool {
+    let jwk = chancery_token::json::parse_object(announcement.jwk.as_bytes());
+    let key = jwk.and_then(|jwk| chancery_token::PublicKey::from_jwk(&jwk));
+    key.is_ok_and(|k| {
+        *k.kid().as_bytes() == announcement.kid && k.algorithm().as_str() == announcement.algorithm
+    })
 }
 
 /// A progress line on standard error, when somebody watches.

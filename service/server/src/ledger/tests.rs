@@ -152,3 +152,11 @@ fn an_announcement_without_a_usable_key_is_not_served() {
         assert!(ledger.members_after_death(LOG, 0, 0).is_empty());
     }
 }
+
+#[test]
+fn an_announcement_that_names_another_key_than_it_shows_is_believed_for_neither() {
+    let (shown, named) = (key("r", 1_000, 2_000), key("r", 1_000, 2_000));
+    let lie = Announcement { jwk: shown.jwk.clone(), ..named.clone() };
+    let ledger = ledger(vec![Entry::Announcement(lie), token(named.kid, 1_500, 2_100)]);
+    assert!(ledger.members_after_death(LOG, 30, 1_600).is_empty());
+}

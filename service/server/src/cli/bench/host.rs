@@ -96,6 +96,8 @@ pub struct Usage {
     pub logged_bytes: u64,
     /// Its durable writes.
     pub commits: u64,
+    /// CPU seconds that the machine spent on anything but service, signer and this process.
+    pub others_s: f64,
 }
 
 impl Host {
@@ -185,9 +187,13 @@ impl Host {
     pub fn usage(&self) -> anyhow::Result<Usage> {
         let metrics = self.web.get(&format!("http://{}/metrics", self.admin))?;
         let metrics = String::from_utf8_lossy(&metrics);
+        let service_s = cpu_seconds(self.service.id())?;
+        let signer_s = cpu_seconds(self.signer)?;
+        let own_s = cpu_seconds(std::process::id())?;
         Ok(Usage {
-            service_s: cpu_seconds(self.service.id())?,
-            signer_s: cpu_seconds(self.signer)?,
+            service_s,
+            signer_s,
+            others_s: busy_seconds() - service_s - signer_s - own_s,
             logged_bytes: counter(&metrics, "chancery_wal_bytes_total "),
             commits: counter(&metrics, "chancery_wal_append_seconds_count "),
         })
@@ -263,6 +269,15 @@ fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
     // Fields 14 and 15, counted from the state as the third.
     let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
     Ok((ticks(11) + ticks(12)) / USER_HZ)
+}
+
+/// CPU time of the whole machine: every column of proc_stat(5) but idle, waiting for disks, and the
+/// guests' that are counted in user time already.
+fn busy_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let columns = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    let ticks = columns.enumerate().filter(|(at, _)| !matches!(at, 3 | 4));
+    ticks.filter_map(|(_, n)| n.parse::<f64>().ok()).sum::<f64>() / USER_HZ
 }
 
 fn counter(metrics: &str, name: &str) -> u64 {

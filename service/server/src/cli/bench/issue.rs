@@ -85,6 +85,7 @@ fn measure(args: &IssueArgs, batch: u16, place: &Path, quiet: Raw) -> anyhow::Re
         tokens_per_s: full.tokens_per_s(),
         tokens: full.tokens_in_all,
         latency: Latency::of(&full.latency_us),
+        other_cores: (loaded.others_s - before.others_s) / full.elapsed.as_secs_f64().max(1e-9),
         cpu: cpu_between(before, loaded, &full),
         disk: Disk {
             logged_bytes_per_token: difference(before.logged_bytes, loaded.logged_bytes) / tokens,
@@ -127,6 +128,7 @@ fn half(
     Ok(Half::new(
         &outcome,
         cpu_between(before, after, &outcome),
+        (after.others_s - before.others_s) / outcome.elapsed.as_secs_f64().max(1e-9),
         outcome.tokens_in_all as f64 / commits,
         Sync::of(samples.sync_us),
     ))

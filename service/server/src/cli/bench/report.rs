@@ -111,6 +111,9 @@ pub struct Figures {
     pub tokens: u64,
     /// Under full load.
     pub latency: Latency,
+    /// Cores that other work on the machine used meanwhile: with more than a tenth of one, latencies
+    /// say little.
+    pub other_cores: f64,
     /// Under full load.
     pub cpu: Cpu,
     /// Under full load.
@@ -129,6 +132,7 @@ pub struct Half {
     tokens_per_s: f64,
     latency: Latency,
     cpu: Cpu,
+    other_cores: f64,
     tokens_per_commit: f64,
     sync: Sync,
     bound_ms: f64,
@@ -203,13 +207,20 @@ impl Latency {
 
 impl Half {
     /// Compares with the aim.
-    pub fn new(outcome: &Outcome, cpu: Cpu, tokens_per_commit: f64, sync: Sync) -> Self {
+    pub fn new(
+        outcome: &Outcome,
+        cpu: Cpu,
+        other_cores: f64,
+        tokens_per_commit: f64,
+        sync: Sync,
+    ) -> Self {
         let latency = Latency::of(&outcome.latency_us);
         let bound_ms = AIM_HALF_MS + 2.0 * sync.p99_us / 1e3;
         Self {
             tokens_per_s: outcome.tokens_per_s(),
             latency,
             cpu,
+            other_cores,
             tokens_per_commit,
             sync,
             bound_ms,
@@ -271,6 +282,7 @@ impl Figures {
                 ),
             ),
             row("raw, in the run", raw(self.raw)),
+            row("other work on the machine", format!("{:.1} cores", self.other_cores)),
         ];
         for ratio in &self.ratios {
             lines.push(row(&ratio.what, aimed(ratio.value, ratio.aim, ratio.met)));
@@ -284,6 +296,7 @@ impl Figures {
             "  CPU per token",
             format!("{}; {:.1} tokens a commit", cpu(half.cpu), half.tokens_per_commit),
         ));
+        lines.push(row("  other work on the machine", format!("{:.1} cores", half.other_cores)));
         lines.push(row(
             "  p99 in ms",
             format!(
@@ -416,7 +429,7 @@ mod tests {
         let sync = Sync { p50_us: 100.0, p99_us: 1_000.0 };
         let at = |us| {
             let outcome = Outcome { latency_us: vec![us], ..Outcome::default() };
-            Half::new(&outcome, Cpu::default(), 1.0, sync)
+            Half::new(&outcome, Cpu::default(), 0.0, 1.0, sync)
         };
         assert!(at(7_000.0).met && !at(7_010.0).met);
         assert_eq!(at(7_000.0).bound_ms, 7.0);

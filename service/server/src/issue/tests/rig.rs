@@ -134,11 +134,23 @@ impl Rig {
                 drop(wal);
                 done.send(result).unwrap();
             });
+            let _guard = StopOnPanic(&self.issuer);
             meanwhile(self);
             let result = ended.recv_timeout(BOUND).expect("the main job hangs");
             peer.join().unwrap();
             result
         })
+    }
+}
+
+/// A failed assertion ends the main job, which would otherwise keep the test from failing.
+struct StopOnPanic<'a>(&'a Issuer);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
     }
 }
 
