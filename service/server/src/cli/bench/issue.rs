@@ -85,7 +85,7 @@ fn measure(args: &IssueArgs, batch: u16, place: &Path, quiet: Raw) -> anyhow::Re
         tokens_per_s: full.tokens_per_s(),
         tokens: full.tokens_in_all,
         latency: Latency::of(&full.latency_us),
-        other_cores: (loaded.others_s - before.others_s) / full.elapsed.as_secs_f64().max(1e-9),
+        other_cores: others(before, loaded, &full),
         cpu: cpu_between(before, loaded, &full),
         disk: Disk {
             logged_bytes_per_token: difference(before.logged_bytes, loaded.logged_bytes) / tokens,
@@ -128,7 +128,7 @@ fn half(
     Ok(Half::new(
         &outcome,
         cpu_between(before, after, &outcome),
-        (after.others_s - before.others_s) / outcome.elapsed.as_secs_f64().max(1e-9),
+        others(before, after, &outcome),
         outcome.tokens_in_all as f64 / commits,
         Sync::of(samples.sync_us),
     ))
@@ -141,6 +141,11 @@ pub fn cpu_between(before: Usage, after: Usage, load: &Outcome) -> Cpu {
         service_us: (after.service_s - before.service_s) * 1e6 / tokens,
         signer_us: (after.signer_s - before.signer_s) * 1e6 / tokens,
     }
+}
+
+/// Cores that other work used; rounding in the kernel's counters can take it below nothing.
+fn others(before: Usage, after: Usage, load: &Outcome) -> f64 {
+    ((after.others_s - before.others_s) / load.elapsed.as_secs_f64().max(1e-9)).max(0.0)
 }
 
 fn difference(before: u64, after: u64) -> f64 {
