@@ -227,7 +227,8 @@ fn is_ready(admin: SocketAddr) -> bool {
     let ask = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect_timeout(&admin, ANSWER_WITHIN)?;
         stream.set_read_timeout(Some(ANSWER_WITHIN))?;
-        write!(stream, "GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+        let request = format!("GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
         stream.take(1_024).read_to_end(&mut answer)?;
         Ok(answer)
@@ -261,8 +262,13 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let server = std::thread::spawn(move || {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 1_024];
-                assert!(stream.read(&mut request).unwrap() > 0);
+                // Read to its end: closing with bytes unread would reset the connection.
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    assert_eq!(stream.read(&mut byte).unwrap(), 1);
+                    request.extend(byte);
+                }
                 stream.write_all(answer.as_bytes()).unwrap();
             });
             assert_eq!(is_ready(address), ready, "{answer}");
