@@ -628,11 +628,6 @@ impl Logs {
         }
     }
 
-    /// Closes logs that nothing needs any more.
-    pub fn retain(&self, keep: impl Fn(&Log) -> bool) {
-        self.opened().retain(|_, log| keep(log));
-    }
-
     /// Every open log whose ledger is known: the living signer's and those whose keys still count.
     #[must_use]
     pub fn all_open(&self) -> Vec<Arc<Log>> {

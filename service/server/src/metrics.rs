@@ -226,3 +226,43 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chancery_signer_api::{KeyStatus, Status};
+
+    use super::*;
+
+    #[test]
+    fn an_active_key_older_than_its_schedule_shows_and_a_lane_without_one_does_not() {
+        let status = |state: &str| Status {
+            policy_version: 1,
+            policy_digest: [0; 32].into(),
+            committed_size: 3,
+            clock_trusted: true,
+            keys: vec![KeyStatus {
+                realm: "r".into(),
+                algorithm: "ES256".into(),
+                kid: [1; 32].into(),
+                state: state.into(),
+                nbf: 1_000,
+                signs_until: 9_000,
+                exp: 9_900,
+                announced_at: 2,
+                scheduled_s: 3_600,
+            }],
+        };
+        let metrics = Metrics::new();
+        let overdue = |metrics: &Metrics| {
+            let text = metrics.text();
+            let line = text.lines().find(|l| l.starts_with("chancery_active_key_overdue{"));
+            line.and_then(|l| l.rsplit(' ').next()).map(str::to_owned)
+        };
+        metrics.status(&status("active"), 4_600);
+        assert_eq!(overdue(&metrics).as_deref(), Some("0"));
+        metrics.status(&status("active"), 4_601);
+        assert_eq!(overdue(&metrics).as_deref(), Some("1"));
+        metrics.status(&status("retired"), 9_001);
+        assert_eq!(overdue(&metrics), None);
+    }
+}

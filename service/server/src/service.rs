@@ -417,8 +417,7 @@ impl Service {
             other => return Err(LinkError::out_of_step(&other).into()),
         };
         let origin = format!("{}/{id}", version.document.log_prefix);
-        let vkey = VerifierKey::new_ed25519(&origin, &welcome.identity)
-            .map_err(|e| LogError::Damaged { log: id.to_string(), what: e.to_string() })?;
+        let vkey = vkey_of(&origin, welcome, id)?;
         let log = Arc::new(Log::empty(self.store.clone(), id, vkey));
         self.logs.insert(log.clone());
         self.commit_directly(connection, &prepared, &log, wal)?;
@@ -436,8 +435,7 @@ impl Service {
         id: LogId,
         wal: &mut Wal,
     ) -> Result<Arc<Log>, ServiceError> {
-        let vkey = VerifierKey::new_ed25519(&welcome.origin, &welcome.identity)
-            .map_err(|e| LogError::Damaged { log: id.to_string(), what: e.to_string() })?;
+        let vkey = vkey_of(&welcome.origin, welcome, id)?;
         let log = self.runtime.block_on(self.logs.open_or_new(id, vkey))?;
         let (size, root) = log.size_and_root();
         let resume = Resume { size, root: root.0.into() };
@@ -515,7 +513,7 @@ impl Service {
         }
     }
 
-    /// Remembers until when dead logs are needed, and lets go of those that are not any more.
+    /// Remembers until when dead logs are needed, so that a later start need not read them.
     fn close_dead_logs(&self, living: LogId) {
         let skew = self.policy().document.realms.iter().map(|r| r.schedule.skew_s).max();
         for log in self.logs.all_open().into_iter().filter(|l| l.id() != living) {
@@ -790,6 +788,11 @@ impl OverdueKeys {
         }
         self.0 = warned;
     }
+}
+
+fn vkey_of(origin: &str, welcome: &Welcome, id: LogId) -> Result<VerifierKey, LogError> {
+    VerifierKey::new_ed25519(origin, &welcome.identity)
+        .map_err(|e| LogError::Damaged { log: id.to_string(), what: e.to_string() })
 }
 
 /// Lower-case hexadecimal.

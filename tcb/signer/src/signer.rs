@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReason};
+use chancery_policy::Policy;
 use chancery_policy::replay::{ClientMemory, ProofId};
-use chancery_policy::{Policy, RealmDocument};
 use chancery_signer_api::{
     Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello, LoadPolicy,
     MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare,
@@ -570,14 +570,4 @@ fn issuer_changed(realm: &str) -> Fault {
     let detail =
         format!("realm `{realm}` cannot change its issuer while its keys live; use a new realm");
     fault(FaultCode::Policy, detail)
-}
-
-/// Parses a policy the way a signer will, for configuration checks.
-///
-/// # Errors
-/// The text of the refusal.
-pub fn check_policy(document: &[u8]) -> Result<Vec<RealmDocument>, String> {
-    Policy::parse(document).map_err(|e| e.to_string())?;
-    let document = chancery_policy::PolicyDocument::parse(document).map_err(|e| e.to_string())?;
-    Ok(document.realms)
 }
