@@ -24,6 +24,8 @@ pub enum KeysCommand {
     /// Declare a key compromised: it and the realm's other live keys are gone at once
     Compromise {
         /// RFC 7638 thumbprint, as `keys list` prints it
+        // One in 64 begins with a hyphen.
+        #[arg(allow_hyphen_values = true)]
         kid: String,
         /// What happened, for the log
         #[arg(long)]
@@ -112,4 +114,30 @@ fn list(data: &DataArgs) -> anyhow::Result<ExitCode> {
         ))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: super::KeysCommand,
+    }
+
+    #[test]
+    fn a_thumbprint_may_begin_with_a_hyphen() {
+        let kid = "-UrsLXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs";
+        for line in [
+            ["keys", "compromise", kid, "--reason", "a drill", "--json"],
+            ["keys", "compromise", "--reason", "a drill", "--json", kid],
+        ] {
+            let parsed = Line::try_parse_from(line).unwrap().command;
+            let super::KeysCommand::Compromise { kid: found, reason, data, .. } = parsed else {
+                panic!("{parsed:?}")
+            };
+            assert_eq!((found.as_str(), reason.as_str(), data.json), (kid, "a drill", true));
+        }
+    }
 }
