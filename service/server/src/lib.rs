@@ -17,6 +17,7 @@ pub mod link;
 pub mod listen;
 pub mod logs;
 pub mod metrics;
+pub mod overdue;
 pub mod policies;
 pub mod service;
 pub mod signer_process;
