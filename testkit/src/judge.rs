@@ -130,7 +130,7 @@ impl Judge {
 
     /// What its log says about a token.
     pub fn look_up(&mut self, token: &Validated) -> Verdict {
-        let id = token.log_address().log().to_string();
+        let id = token.log_address().expect("the key names its log").log().to_string();
         let url = format!("{}/log/{id}", self.url);
         let log = self.logs.entry(id).or_insert_with(|| WebLog::new(&self.web, url));
         match look_up(token, log, now(), PUBLISH_WITHIN_S) {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::shown;
 use crate::json::{self, optional_str, required_str, seconds};
-use crate::{Error, PublicKey, jwk};
+use crate::{Algorithm, Error, PublicKey, jwk};
 
 /// Keys of one set. A signer keeps at most 64 live; this is a fleet of four at that limit.
 pub const MAX_KEYS: usize = 256;
@@ -83,7 +83,13 @@ impl Member {
     /// Those of [`PublicKey::from_jwk`]; [`Error::MissingMember`] without `kid`;
     /// [`Error::MemberType`], [`Error::Seconds`] and [`Error::Window`] for Chancery's members.
     pub fn from_jwk(jwk: &Map<String, Value>) -> Result<Self, Error> {
-        let key = PublicKey::from_jwk(jwk)?;
+        Self::from_jwk_as(jwk, None)
+    }
+
+    /// Reads one member of a set; an RSA key without `alg` is one for `rsa`, if that is given.
+    fn from_jwk_as(jwk: &Map<String, Value>, rsa: Option<Algorithm>) -> Result<Self, Error> {
+        let unnamed = jwk.get("kty").is_some_and(|kty| kty == "RSA") && !jwk.contains_key("alg");
+        let key = PublicKey::from_jwk_as(jwk, rsa.filter(|_| unnamed))?;
         Ok(Self {
             kid: required_str(jwk, "kid")?.to_owned(),
             key,
@@ -128,6 +134,23 @@ impl KeySet {
     /// [`Error::TooManyKeys`]; [`Error::PrivateMember`] and [`Error::SymmetricKey`] if any member
     /// is secret; [`Error::DuplicateKid`] if two members share a `kid`, usable or not.
     pub fn from_object(set: &Map<String, Value>) -> Result<Self, Error> {
+        Self::from_object_as(set, None)
+    }
+
+    /// Reads a JWK Set in which RSA keys need not say `alg`: RFC 7517, section 4.4 makes the member
+    /// optional, and large publishers leave it out. Each such key is bound to `rsa`, and to nothing
+    /// else.
+    ///
+    /// # Errors
+    /// Those of [`KeySet::parse`].
+    pub fn parse_as(bytes: &[u8], rsa: Algorithm) -> Result<Self, Error> {
+        if bytes.len() > MAX_SET_BYTES {
+            return Err(Error::TooLarge { what: "key set", limit: MAX_SET_BYTES });
+        }
+        Self::from_object_as(&json::parse_object(bytes)?, Some(rsa))
+    }
+
+    fn from_object_as(set: &Map<String, Value>, rsa: Option<Algorithm>) -> Result<Self, Error> {
         let keys = set.get("keys").ok_or(Error::MissingMember("keys"))?;
         let keys = keys.as_array().ok_or(Error::MemberType("keys"))?;
         if keys.len() > MAX_KEYS {
@@ -148,7 +171,7 @@ impl KeySet {
         }
         let mut result = Self::default();
         for (kid, jwk) in jwks {
-            match Member::from_jwk(jwk) {
+            match Member::from_jwk_as(jwk, rsa) {
                 Ok(member) => result.add(member),
                 Err(error) => result.refused.push((kid.map(str::to_owned), error)),
             }

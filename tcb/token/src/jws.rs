@@ -3,10 +3,10 @@
 //! [`parse`] takes a token apart without believing it, [`verify`] ties it to one key of one
 //! algorithm. The key is always the caller's: nothing in a header can bring or fetch one.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::shown;
-use crate::json::{self, optional_str, required_str};
+use crate::json::{self, Members, Node};
 use crate::jwk::EDDSA;
 use crate::{Algorithm, Error, KeyId, PublicKey, b64};
 
@@ -83,20 +83,28 @@ pub fn parse(token: &str, max_bytes: usize) -> Result<Compact<'_>, Error> {
 
 /// Verifies that `key` signed `c`, with the algorithm that the key is bound to.
 ///
-/// The header must name that algorithm exactly. `EdDSA` counts as `Ed25519` if `accept_eddsa` is
-/// set or the key itself was published under that name.
+/// # Errors
+/// Those of [`check_algorithm`] and of [`PublicKey::verify`].
+pub fn verify(c: &Compact<'_>, key: &PublicKey, accept_eddsa: bool) -> Result<(), Error> {
+    check_algorithm(&c.header, key, accept_eddsa)?;
+    key.verify(c.signing_input.as_bytes(), &c.signature)
+}
+
+/// The header must name exactly the algorithm that the key is bound to. `EdDSA` counts as `Ed25519`
+/// if `accept_eddsa` is set or the key itself was published under that name.
 ///
 /// # Errors
-/// [`Error::AlgorithmMismatch`], and those of [`PublicKey::verify`].
-pub fn verify(c: &Compact<'_>, key: &PublicKey, accept_eddsa: bool) -> Result<(), Error> {
+/// [`Error::AlgorithmMismatch`].
+pub fn check_algorithm(header: &Header, key: &PublicKey, accept_eddsa: bool) -> Result<(), Error> {
     let expected = key.algorithm();
-    let named = c.header.alg.as_str();
+    let named = header.alg.as_str();
     let alias =
         named == EDDSA && expected == Algorithm::Ed25519 && (accept_eddsa || key.eddsa_alias());
-    if named != expected.as_str() && !alias {
-        return Err(Error::AlgorithmMismatch { expected, found: shown(named) });
+    if named == expected.as_str() || alias {
+        Ok(())
+    } else {
+        Err(Error::AlgorithmMismatch { expected, found: shown(named) })
     }
-    key.verify(c.signing_input.as_bytes(), &c.signature)
 }
 
 /// The text to sign: a header of exactly `alg`, `typ`, `kid`, in that order, and the payload.
@@ -143,20 +151,30 @@ fn decode(part: &'static str, text: &str) -> Result<Vec<u8>, Error> {
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, Error> {
-    let members = json::parse_object(bytes)?;
-    if let Some(member) = REFUSED_MEMBERS.into_iter().find(|member| members.contains_key(*member)) {
+    let mut members = json::parse_members(json::text(bytes)?)?;
+    let refused = REFUSED_MEMBERS.into_iter().find(|refused| has(&members, refused));
+    if let Some(member) = refused {
         return Err(Error::RefusedHeader(member));
     }
-    let alg = required_str(&members, "alg")?;
+    let alg = take_str(&mut members, "alg")?.ok_or(Error::MissingMember("alg"))?;
     // Libraries have been fooled by `None` and `nOnE`; the intent is refused, not the spelling.
     if alg.trim().eq_ignore_ascii_case("none") {
         return Err(Error::AlgorithmNone);
     }
-    Ok(Header { alg: alg.to_owned(), typ: owned(&members, "typ")?, kid: owned(&members, "kid")? })
+    Ok(Header { alg, typ: take_str(&mut members, "typ")?, kid: take_str(&mut members, "kid")? })
 }
 
-fn owned(members: &Map<String, Value>, member: &'static str) -> Result<Option<String>, Error> {
-    Ok(optional_str(members, member)?.map(str::to_owned))
+fn has(members: &Members<'_>, name: &str) -> bool {
+    members.iter().any(|(member, _)| member == name)
+}
+
+fn take_str(members: &mut Members<'_>, name: &'static str) -> Result<Option<String>, Error> {
+    let member = members.iter_mut().find(|(member, _)| member == name);
+    match member.map(|(_, node)| std::mem::replace(node, Node::Null)) {
+        None => Ok(None),
+        Some(Node::String(text)) => Ok(Some(text.into_owned())),
+        Some(_) => Err(Error::MemberType(name)),
+    }
 }
 
 #[cfg(test)]

@@ -1,23 +1,27 @@
 //! Claims, read from a verified payload only.
 
-use chancery_token::jws::{self, Compact};
-use chancery_token::{Error, PublicKey, json};
+use std::borrow::Cow;
+
+use chancery_token::json::{self, Members, Node};
+use chancery_token::jws::{self, Compact, Header};
+use chancery_token::{Algorithm, Error, KeyId, PublicKey};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde::ser::{SerializeSeq as _, Serializer};
+use serde_json::Value;
 
 use crate::explain::shown;
 use crate::rejection::of_form;
 use crate::{Rejection, RejectionCode};
 
-/// The claims that RFC 9068, section 2.2 and RFC 7800 name, with their types checked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Claims {
+/// The claims that RFC 9068, section 2.2 names, with their types checked.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Claims<'v> {
     /// Who issued the token.
-    pub iss: String,
+    pub iss: &'v str,
     /// Whom it speaks about.
-    pub sub: String,
+    pub sub: &'v str,
     /// For whom it is meant: one or more names, none empty.
-    pub aud: Vec<String>,
+    pub aud: Audiences<'v>,
     /// When it expires, in seconds since 1970.
     pub exp: u64,
     /// When it was issued, in seconds since 1970.
@@ -25,125 +29,270 @@ pub struct Claims {
     /// Before when it is not to be accepted, in seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<u64>,
-    /// The token's address in its log.
-    pub jti: String,
+    /// The token's own name: its address in its log, if its key was announced in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<&'v str>,
     /// Who asked for it.
-    pub client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<&'v str>,
     /// What it allows: scope tokens separated by single spaces (RFC 6749, section 3.3).
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope: Option<String>,
-    /// The key that its user must prove to hold (RFC 7800). Who accepts the token without that
-    /// proof treats it as a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cnf: Option<Map<String, Value>>,
+    pub scope: Option<&'v str>,
 }
 
-/// A payload whose signature was verified. It is made by that verification only, so that no claim
-/// can be read, let alone believed, before.
-pub(crate) struct Verified(Vec<u8>);
+/// The values of `aud`: one or more, none empty.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Audiences<'v> {
+    payload: &'v str,
+    values: &'v [Text],
+}
+
+impl<'v> Audiences<'v> {
+    /// The values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &'v str> + use<'v> {
+        let payload = self.payload;
+        self.values.iter().map(move |value| value.of(payload))
+    }
+
+    /// Whether `audience` is one of them, octet by octet.
+    #[must_use]
+    pub fn contains(&self, audience: &str) -> bool {
+        self.iter().any(|value| value == audience)
+    }
+}
+
+impl Serialize for Audiences<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(Some(self.values.len()))?;
+        self.iter().try_for_each(|value| list.serialize_element(value))?;
+        list.end()
+    }
+}
+
+/// What a verified signature covers. It is made by that verification only, so that no claim can be
+/// read, let alone believed, before.
+#[derive(Debug, PartialEq)]
+pub struct Signed {
+    pub header: Header,
+    pub algorithm: Algorithm,
+    pub thumbprint: KeyId,
+    /// Header and payload as they were signed.
+    pub signing_input: String,
+    /// The payload's JSON text.
+    pub payload: String,
+    known: Known,
+}
+
+/// The claims with a meaning here, as places in the payload. Those that every profile requires are
+/// there.
+#[derive(Debug, PartialEq)]
+struct Known {
+    iss: Text,
+    sub: Text,
+    aud: Vec<Text>,
+    exp: u64,
+    iat: u64,
+    nbf: Option<u64>,
+    jti: Option<Text>,
+    client_id: Option<Text>,
+    scope: Option<Text>,
+    tid: Option<Text>,
+}
+
+/// A string of the payload: its place, or itself if it was written with escapes.
+#[derive(Debug, PartialEq)]
+enum Text {
+    At { start: usize, end: usize },
+    Own(String),
+}
+
+impl Text {
+    fn of<'p>(&'p self, payload: &'p str) -> &'p str {
+        match self {
+            Self::At { start, end } => payload.get(*start..*end).unwrap_or_default(),
+            Self::Own(text) => text,
+        }
+    }
+}
+
+/// A signature that was verified, over a payload that nobody has read yet.
+pub struct Verified(());
 
 impl Verified {
-    /// Verifies that `key` signed `token` with the algorithm that the key is bound to.
-    pub(crate) fn by(
-        key: &PublicKey,
-        token: &mut Compact<'_>,
-        accept_eddsa: bool,
-    ) -> Result<Self, Rejection> {
-        jws::verify(token, key, accept_eddsa).map_err(|error| {
-            let code = match error {
-                Error::AlgorithmMismatch { .. } => RejectionCode::AlgorithmNotOfKey,
-                _ => RejectionCode::BadSignature,
-            };
-            Rejection::new(code, error.to_string())
-        })?;
-        Ok(Self(std::mem::take(&mut token.payload)))
+    /// Verifies that `key` signed `token`.
+    pub fn by(key: &PublicKey, token: &Compact<'_>) -> Result<Self, Rejection> {
+        key.verify(token.signing_input.as_bytes(), &token.signature)
+            .map(|()| Self(()))
+            .map_err(|error| Rejection::new(RejectionCode::BadSignature, error.to_string()))
     }
 
-    /// Octets of the payload.
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The claims with a meaning here, and all others.
-    pub(crate) fn claims(&self) -> Result<(Claims, Map<String, Value>), Rejection> {
-        let mut members = json::parse_object(&self.0).map_err(|error| of_form(&error))?;
-        let claims = Claims {
-            iss: text(&mut members, "iss")?,
-            sub: text(&mut members, "sub")?,
-            aud: audience(&mut members)?,
-            exp: required(seconds(&mut members, "exp")?, "exp")?,
-            iat: required(seconds(&mut members, "iat")?, "iat")?,
-            nbf: seconds(&mut members, "nbf")?,
-            jti: text(&mut members, "jti")?,
-            client_id: text(&mut members, "client_id")?,
-            scope: scope(&mut members)?,
-            cnf: confirmation(&mut members)?,
-        };
-        Ok((claims, members))
+    /// The claims, once their signature was verified.
+    pub fn read(self, key: &PublicKey, token: Compact<'_>) -> Result<Signed, Rejection> {
+        let payload = String::from_utf8(token.payload).map_err(|_| of_form(&Error::NotUtf8))?;
+        let known = json::parse_members(json::text(payload.as_bytes()).map_err(|e| of_form(&e))?)
+            .map_err(|error| of_form(&error))
+            .and_then(|members| Known::of(members, &payload))?;
+        Ok(Signed {
+            header: token.header,
+            algorithm: key.algorithm(),
+            thumbprint: key.kid(),
+            signing_input: token.signing_input.to_owned(),
+            payload,
+            known,
+        })
     }
 }
 
-fn bad(claim: &str, why: &str) -> Rejection {
+impl Signed {
+    /// The claims.
+    pub fn claims(&self) -> Claims<'_> {
+        let Known { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, tid: _ } = &self.known;
+        Claims {
+            iss: iss.of(&self.payload),
+            sub: sub.of(&self.payload),
+            aud: Audiences { payload: &self.payload, values: aud },
+            exp: *exp,
+            iat: *iat,
+            nbf: *nbf,
+            jti: self.text(jti),
+            client_id: self.text(client_id),
+            scope: self.text(scope),
+        }
+    }
+
+    /// The claim `tid` of profile `entra`.
+    pub fn tenant(&self) -> Option<&str> {
+        self.text(&self.known.tid)
+    }
+
+    fn text<'s>(&'s self, text: &'s Option<Text>) -> Option<&'s str> {
+        text.as_ref().map(|text| text.of(&self.payload))
+    }
+}
+
+/// What a token says about its issuer and tenant, *not verified*: good for choosing whose keys to
+/// judge it by, and for nothing else.
+pub fn claimed(token: &Compact<'_>) -> Result<(String, Option<String>), Rejection> {
+    let text = json::text(&token.payload).map_err(|error| of_form(&error))?;
+    let mut members = json::parse_members(text).map_err(|error| of_form(&error))?;
+    let mut string = |name: &str| {
+        let member = members.iter_mut().find(|(member, _)| member == name);
+        match member.map(|(_, node)| std::mem::replace(node, Node::Null)) {
+            Some(Node::String(text)) => Some(text.into_owned()),
+            _ => None,
+        }
+    };
+    let iss = string("iss").ok_or_else(|| missing("iss"))?;
+    Ok((iss, string("tid")))
+}
+
+pub fn missing(claim: &str) -> Rejection {
+    Rejection::new(RejectionCode::MissingClaim, format!("`{claim}` is missing"))
+}
+
+pub fn bad(claim: &str, why: &str) -> Rejection {
     Rejection::new(RejectionCode::BadClaim, format!("`{claim}` {why}"))
 }
 
-fn required<T>(value: Option<T>, claim: &str) -> Result<T, Rejection> {
-    value
-        .ok_or_else(|| Rejection::new(RejectionCode::MissingClaim, format!("`{claim}` is missing")))
+impl Known {
+    fn of(members: Members<'_>, payload: &str) -> Result<Self, Rejection> {
+        let (mut iss, mut sub, mut aud, mut exp, mut iat) = (None, None, None, None, None);
+        let (mut nbf, mut jti, mut client_id, mut scope, mut tid) = (None, None, None, None, None);
+        for (name, node) in members {
+            match &*name {
+                "iss" => iss = Some(name_of(node, "iss", payload)?),
+                "sub" => sub = Some(name_of(node, "sub", payload)?),
+                "aud" => aud = Some(audience(node, payload)?),
+                "exp" => exp = Some(seconds(node, "exp")?),
+                "iat" => iat = Some(seconds(node, "iat")?),
+                "nbf" => nbf = Some(seconds(node, "nbf")?),
+                "jti" => jti = Some(name_of(node, "jti", payload)?),
+                "client_id" => client_id = Some(name_of(node, "client_id", payload)?),
+                "scope" => scope = Some(scope_of(node, payload)?),
+                "tid" => tid = string(node, payload),
+                "cnf" if !matches!(node, Node::Object(_)) => {
+                    return Err(bad("cnf", "is not an object"));
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            iss: iss.ok_or_else(|| missing("iss"))?,
+            sub: sub.ok_or_else(|| missing("sub"))?,
+            aud: aud.ok_or_else(|| missing("aud"))?,
+            exp: exp.ok_or_else(|| missing("exp"))?,
+            iat: iat.ok_or_else(|| missing("iat"))?,
+            nbf,
+            jti,
+            client_id,
+            scope,
+            tid,
+        })
+    }
 }
 
 /// A required string. An empty one names nobody, and would equal a setting that was left empty.
-fn text(members: &mut Map<String, Value>, claim: &str) -> Result<String, Rejection> {
-    match required(members.remove(claim), claim)? {
-        Value::String(text) if !text.is_empty() => Ok(text),
+fn name_of(node: Node<'_>, claim: &str, payload: &str) -> Result<Text, Rejection> {
+    match node {
+        Node::String(text) if !text.is_empty() => Ok(place(text, payload)),
         _ => Err(bad(claim, "is not a non-empty string")),
     }
 }
 
-fn seconds(
-    members: &mut Map<String, Value>,
-    claim: &'static str,
-) -> Result<Option<u64>, Rejection> {
-    let Some(value) = members.remove(claim) else { return Ok(None) };
-    json::seconds(claim, &value)
-        .map(Some)
+fn string(node: Node<'_>, payload: &str) -> Option<Text> {
+    match node {
+        Node::String(text) => Some(place(text, payload)),
+        _ => None,
+    }
+}
+
+/// Where a string stands. One that was borrowed from the payload lies within it.
+fn place(text: Cow<'_, str>, payload: &str) -> Text {
+    let start = text.as_ptr().addr().checked_sub(payload.as_ptr().addr());
+    let end = start.and_then(|start| start.checked_add(text.len()));
+    match (text, start, end) {
+        (Cow::Borrowed(_), Some(start), Some(end)) if end <= payload.len() => {
+            Text::At { start, end }
+        }
+        (text, ..) => Text::Own(text.into_owned()),
+    }
+}
+
+fn seconds(node: Node<'_>, claim: &'static str) -> Result<u64, Rejection> {
+    json::seconds(claim, &Value::from(node))
         .map_err(|error| Rejection::new(RejectionCode::BadClaim, error.to_string()))
 }
 
 /// RFC 7519, section 4.1.3: a string, or an array of strings.
-fn audience(members: &mut Map<String, Value>) -> Result<Vec<String>, Rejection> {
-    let values = match required(members.remove("aud"), "aud")? {
-        Value::Array(values) if !values.is_empty() => values,
-        Value::Array(_) => return Err(bad("aud", "is an empty list")),
-        value => vec![value],
+fn audience(node: Node<'_>, payload: &str) -> Result<Vec<Text>, Rejection> {
+    let nodes = match node {
+        Node::Array(nodes) if nodes.is_empty() => return Err(bad("aud", "is an empty list")),
+        Node::Array(nodes) => nodes,
+        node => vec![node],
     };
-    let name = |value| match value {
-        Value::String(name) if !name.is_empty() => Ok(name),
+    let name = |node| match node {
+        Node::String(name) if !name.is_empty() => Ok(place(name, payload)),
         _ => Err(bad("aud", "is neither a non-empty string nor a list of them")),
     };
-    values.into_iter().map(name).collect()
+    nodes.into_iter().map(name).collect()
 }
 
 /// RFC 8693, section 4.2: a string of scope tokens. Two readers that split odd spacing or odd
 /// characters differently would grant differently, so the grammar is enforced.
-fn scope(members: &mut Map<String, Value>) -> Result<Option<String>, Rejection> {
+fn scope_of(node: Node<'_>, payload: &str) -> Result<Text, Rejection> {
     let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5B | 0x5D..=0x7E);
     let is_scope_token = |token: &str| !token.is_empty() && token.bytes().all(allowed);
-    match members.remove("scope") {
-        None => Ok(None),
-        Some(Value::String(scope)) if scope.split(' ').all(is_scope_token) => Ok(Some(scope)),
-        Some(Value::String(scope)) => Err(bad(
+    match node {
+        Node::String(scope) if scope.split(' ').all(is_scope_token) => Ok(place(scope, payload)),
+        Node::String(scope) => Err(bad(
             "scope",
             &format!("`{}` is not scope tokens, each one space apart", shown(&scope)),
         )),
-        Some(_) => Err(bad("scope", "is not a string")),
+        _ => Err(bad("scope", "is not a string")),
     }
 }
 
-fn confirmation(members: &mut Map<String, Value>) -> Result<Option<Map<String, Value>>, Rejection> {
-    match members.remove("cnf") {
-        None => Ok(None),
-        Some(Value::Object(confirmation)) => Ok(Some(confirmation)),
-        Some(_) => Err(bad("cnf", "is not an object")),
-    }
+/// Takes a token apart, believing nothing.
+pub fn take_apart(token: &str) -> Result<Compact<'_>, Rejection> {
+    jws::parse(token, jws::MAX_TOKEN_BYTES).map_err(|error| of_form(&error))
 }

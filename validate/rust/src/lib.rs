@@ -9,24 +9,38 @@
 //! RFC 7515, RFC 7519, RFC 8725 and RFC 9068, and those of Chancery's key sets: a key speaks for one
 //! issuer, in one window, from one log.
 //!
+//! With a trust anchor ([`anchor`]) only keys are believed whose announcement stands in a log that the
+//! anchor names.
+//!
 //! The crate is pure: no I/O, no clock, no randomness, no async. Time, keys and whatever reads a log
-//! are arguments.
+//! are arguments. `chancery-relying-party` is the front that fetches and keeps key sets.
 
 #![forbid(unsafe_code)]
 
 mod address;
+pub mod anchor;
+mod cache;
 mod claims;
 mod config;
 mod explain;
 mod judge;
+mod keys;
 pub mod log;
 mod rejection;
+mod tenant;
+mod validated;
 mod validator;
 
 pub use address::LogAddress;
-pub use claims::Claims;
-pub use config::{DEFAULT_LEEWAY_S, DEFAULT_MAX_LIFETIME_S, DEFAULT_TYP, ValidatorConfig};
+pub use cache::TokenCache;
+pub use claims::{Audiences, Claims};
+pub use config::{
+    ConfigError, DEFAULT_LEEWAY_S, DEFAULT_MAX_LIFETIME_S, DEFAULT_TYP, ENTRA_MAX_LIFETIME_S,
+    MAX_LEEWAY_S, Profile, ValidatorConfig,
+};
 pub use explain::{Explanation, Step};
-pub use judge::Validated;
+pub use keys::Keys;
+pub use log::Attestation;
 pub use rejection::{Rejection, RejectionCode};
+pub use validated::Validated;
 pub use validator::Validator;

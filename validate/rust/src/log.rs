@@ -94,6 +94,37 @@ pub enum LogPolicy {
     Require,
 }
 
+/// Whether evidence of the signer's isolation is demanded.
+///
+/// This version appraises no evidence: [`Attestation::Report`] finds it unknown, and under
+/// [`Attestation::Require`] every token is rejected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Attestation {
+    /// Evidence is not looked at.
+    #[default]
+    Off,
+    /// What is found is told, and rejects nothing.
+    Report,
+    /// Only tokens of signers whose evidence is accepted are accepted.
+    Require,
+}
+
+impl Attestation {
+    /// Whether a token is acceptable whose signer's evidence nobody could appraise.
+    ///
+    /// # Errors
+    /// [`RejectionCode::AttestationUnknown`] under [`Attestation::Require`].
+    pub fn without_evidence(self) -> Result<(), Rejection> {
+        match self {
+            Self::Off | Self::Report => Ok(()),
+            Self::Require => Err(Rejection::new(
+                RejectionCode::AttestationUnknown,
+                "this version of Chancery appraises no evidence",
+            )),
+        }
+    }
+}
+
 /// Looks `token` up at the time `now`, in seconds since 1970; its entry should be under a published
 /// root within `publish_within_s` seconds after its `iat`. Reads each tile at most once.
 pub fn look_up(
@@ -136,7 +167,7 @@ fn find(
     now: u64,
     publish_within_s: u64,
 ) -> Result<Verdict, String> {
-    let address = token.log_address();
+    let address = token.log_address().ok_or("the token's key was announced in no log")?;
     let index = address.index();
     let expected = leaf(token)?;
     let key = log_key(reader, address.log())?;

@@ -4,6 +4,7 @@
 //! is produced.
 
 use std::fmt;
+use std::str::FromStr;
 
 use chancery_token::Error;
 use serde::{Serialize, Serializer};
@@ -17,7 +18,10 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    pub(crate) fn new(code: RejectionCode, detail: impl Into<String>) -> Self {
+    /// A rejection with its detail, for the callers of the core that judge beyond it: fronts that
+    /// fetch key sets and read logs.
+    #[must_use]
+    pub fn new(code: RejectionCode, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into() }
     }
 
@@ -102,17 +106,23 @@ rejection_codes! {
     KeySetRefused, "key_set_refused",
         "The key set as a whole cannot be believed: it is not strict JSON, too large, holds a private or symmetric key, or the same `kid` twice.",
         "Repair the key set; replace every key whose private half it shows.";
+    KeysUnavailable, "keys_unavailable",
+        "No key set of the issuer is at hand, so no token of it can be judged.",
+        "Ask again; if it stays so, look into why the key set cannot be fetched.";
     UnknownKey, "unknown_key",
         "No key of the set has this `kid`.",
         "Fetch the key set again, not more often than its cool-down allows; the token may also be another issuer's or forged.";
     KeyMalformed, "key_malformed",
         "The set has a key with this `kid`, but it is weak, malformed, not for verifying signatures, or its members contradict each other.",
         "Repair the key in the set; the detail says what is wrong with it.";
+    KeyNotAnnounced, "key_not_announced",
+        "A trust anchor is set, and no announcement of this key was verified in a log that it names.",
+        "If the signer was restarted, take its log's key into the anchor; otherwise treat it as an attack by whoever serves the key set.";
     KeyWithoutWindow, "key_without_window",
-        "The key does not say for whom it speaks (`issuer`), when it signs (`nbf`, `signs_until`) or where it was announced (`log`).",
-        "Use an issuer that publishes these members; profile `strict` demands them.";
+        "The key does not say for whom it speaks (`issuer`), when it signs (`nbf`, `signs_until`) or where it was announced (`log`), and the profile demands it.",
+        "Use an issuer that publishes these members, or the profile for such issuers.";
     KeyOfOtherIssuer, "key_of_other_issuer",
-        "The key's member `issuer` is not the issuer that is accepted here.",
+        "The key's member `issuer` is not the issuer that is accepted here (profile `entra`: not that of the token and its tenant).",
         "Configure the realm's own issuer and key set; if both are right, treat it as an attack.";
     KeyLeftSet, "key_left_set",
         "The time at which the key leaves its set (`exp`) is over.",
@@ -120,11 +130,14 @@ rejection_codes! {
     AlgorithmNotOfKey, "algorithm_not_of_key",
         "The token names another algorithm than the one that the key is bound to.",
         "Treat it as an attack, unless the token says `EdDSA` for an Ed25519 key: that can be configured.";
+    AlgorithmNotAccepted, "algorithm_not_accepted",
+        "The key is bound to an algorithm that is not accepted here.",
+        "Ask for a token of an accepted algorithm, or accept this one.";
     BadSignature, "bad_signature",
         "The signature is not the key's over this header and payload.",
         "Check that the token arrives unchanged; otherwise treat it as an attack.";
     MissingClaim, "missing_claim",
-        "One of `iss`, `sub`, `aud`, `exp`, `iat`, `jti`, `client_id` is not there (RFC 9068, section 2.2).",
+        "One of `iss`, `sub`, `aud`, `exp`, `iat` is not there, or under profile `strict` `jti` or `client_id` (RFC 9068, section 2.2), or under `entra` `tid`.",
         "Use an issuer of RFC 9068 access tokens.";
     BadClaim, "bad_claim",
         "A claim has the wrong type or form: a time that is not whole seconds, an empty name, a `scope` that is not scope tokens, an `exp` that is not after `iat`.",
@@ -132,8 +145,11 @@ rejection_codes! {
     WrongIssuer, "wrong_issuer",
         "`iss` is not the issuer that is accepted here, octet by octet.",
         "Send a token of the right realm, or configure its issuer exactly as it spells itself.";
+    WrongTenant, "wrong_tenant",
+        "`tid` is not one of the accepted tenants (profile `entra`).",
+        "Send a token of an accepted tenant, or accept this one.";
     WrongAudience, "wrong_audience",
-        "The accepted audience is not among the values of `aud`, octet by octet.",
+        "No accepted audience is among the values of `aud`, octet by octet.",
         "Ask for a token with this audience; a token for another service must not work here.";
     IssuedInFuture, "issued_in_future",
         "`iat` is further in the future than the leeway.",
@@ -165,14 +181,25 @@ rejection_codes! {
     LogUnknown, "log_unknown",
         "The log could not be read, or what was read does not agree with its signed checkpoint.",
         "Ask again; if it stays so, look into the log's availability and integrity.";
+    AttestationUnknown, "attestation_unknown",
+        "Evidence of the signer is demanded, and none could be appraised; this version knows no evidence.",
+        "Set `attestation` to `off` or `report` until evidence can be appraised.";
 }
 
 impl RejectionCode {
-    /// Whether the same token may become acceptable soon, without a change to it: the log was not
-    /// ready or not reachable.
+    /// Whether the same token may become acceptable soon, without a change to it: the key set or the
+    /// log was not ready or not reachable.
     #[must_use]
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::LogPending | Self::LogUnknown)
+        matches!(self, Self::KeysUnavailable | Self::LogPending | Self::LogUnknown)
+    }
+}
+
+impl FromStr for RejectionCode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text).ok_or(())
     }
 }
 
@@ -226,6 +253,13 @@ mod tests {
         );
         assert!(rejection.retryable());
         let retryable: Vec<_> = RejectionCode::ALL.iter().filter(|code| code.retryable()).collect();
-        assert_eq!(retryable, [&RejectionCode::LogPending, &RejectionCode::LogUnknown]);
+        assert_eq!(
+            retryable,
+            [
+                &RejectionCode::KeysUnavailable,
+                &RejectionCode::LogPending,
+                &RejectionCode::LogUnknown
+            ]
+        );
     }
 }

@@ -1,43 +1,62 @@
-//! The front of the crate: a configuration and a key set, ready to judge tokens.
+//! The front of the crate: a configuration and key sets, ready to judge tokens.
 
-use chancery_token::jwks::KeySet;
+use std::sync::Arc;
 
 use crate::explain::{Silent, Steps};
-use crate::judge::judge;
-use crate::{Explanation, Rejection, RejectionCode, Validated, ValidatorConfig};
+use crate::judge::{Court, judge, route};
+use crate::{Explanation, Keys, Rejection, TokenCache, Validated, ValidatorConfig};
 
-/// Judges tokens of one issuer for one audience by one key set.
+/// Judges tokens of one or more issuers, each by its own key set.
 ///
-/// It holds no state between calls and is shared between threads freely. A new key set makes a new
-/// validator ([`Validator::with_keys`]), so a judgement never sees half a change.
+/// It is shared between threads freely. A new key set makes a new validator
+/// ([`Validator::with_keys_of`]), so a judgement never sees half a change.
 #[derive(Clone, Debug)]
 pub struct Validator {
-    config: ValidatorConfig,
-    keys: KeySet,
+    config: Arc<ValidatorConfig>,
+    /// In the order of the configured issuers.
+    keys: Vec<Keys>,
+    cache: Option<Arc<TokenCache>>,
 }
 
 impl Validator {
-    /// A validator that believes `keys`, as far as they may speak for `config.issuer`.
+    /// A validator that believes `keys` of the first issuer. Other issuers have no keys until
+    /// [`Validator::with_keys_of`] gives them theirs: one issuer's keys never speak for another.
     #[must_use]
-    pub fn new(config: ValidatorConfig, keys: KeySet) -> Self {
-        Self { config, keys }
+    pub fn new(config: ValidatorConfig, keys: impl Into<Keys>) -> Self {
+        let mut sets = vec![Keys::default(); config.issuers.len()];
+        if let Some(first) = sets.first_mut() {
+            *first = keys.into();
+        }
+        Self { config: Arc::new(config), keys: sets, cache: None }
     }
 
-    /// A validator for a JWK Set as it was served, at most
-    /// [`MAX_SET_BYTES`](chancery_token::jwks::MAX_SET_BYTES) long.
+    /// A validator for the JWK Set of the first issuer, as it was served.
     ///
     /// # Errors
-    /// [`RejectionCode::KeySetRefused`]; the detail says why.
+    /// Those of [`Keys::parse`].
     pub fn from_jwks(config: ValidatorConfig, jwks: &[u8]) -> Result<Self, Rejection> {
-        let keys = KeySet::parse(jwks)
-            .map_err(|error| Rejection::new(RejectionCode::KeySetRefused, error.to_string()))?;
+        let keys = Keys::parse(config.profile, jwks)?;
         Ok(Self::new(config, keys))
     }
 
-    /// The same demands with other keys.
+    /// The same with other keys of an issuer, spelled as in the configuration. An issuer that is
+    /// not configured changes nothing.
     #[must_use]
-    pub fn with_keys(&self, keys: KeySet) -> Self {
-        Self::new(self.config.clone(), keys)
+    pub fn with_keys_of(&self, issuer: &str, keys: impl Into<Keys>) -> Self {
+        let mut changed = self.clone();
+        let index = self.config.issuers.iter().position(|configured| configured == issuer);
+        if let Some(place) = index.and_then(|index| changed.keys.get_mut(index)) {
+            *place = keys.into();
+        }
+        changed
+    }
+
+    /// The same with a cache of verified tokens. Time, keys and demands are judged on every call
+    /// all the same, so a cache may be shared by validators and outlive key sets.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<TokenCache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 
     /// What this validator demands.
@@ -46,10 +65,17 @@ impl Validator {
         &self.config
     }
 
-    /// The keys that it believes.
+    /// The keys that it believes of an issuer, spelled as in the configuration.
     #[must_use]
-    pub fn keys(&self) -> &KeySet {
-        &self.keys
+    pub fn keys_of(&self, issuer: &str) -> Option<&Keys> {
+        self.keys.get(self.config.issuers.iter().position(|configured| configured == issuer)?)
+    }
+
+    /// Which configured issuer a token claims to be of. Nothing is verified: this says whose key
+    /// set to fetch, never that the token is theirs.
+    #[must_use]
+    pub fn route(&self, token: &str) -> Option<&str> {
+        route(&self.config, token)
     }
 
     /// Judges a token at the time `now`, in seconds since 1970.
@@ -57,14 +83,18 @@ impl Validator {
     /// # Errors
     /// The first check that the token fails, in the order of `docs/rejections.md`.
     pub fn validate(&self, token: &str, now: u64) -> Result<Validated, Rejection> {
-        judge(&self.config, &self.keys, token, now, &mut Silent)
+        judge(&self.court(self.cache.as_deref()), token, now, &mut Silent)
     }
 
-    /// Judges a token as [`Validator::validate`] does, and tells each check.
+    /// Judges a token as [`Validator::validate`] does, without the cache, and tells each check.
     #[must_use]
     pub fn explain(&self, token: &str, now: u64) -> Explanation {
         let mut steps = Steps::default();
-        let verdict = judge(&self.config, &self.keys, token, now, &mut steps);
+        let verdict = judge(&self.court(None), token, now, &mut steps);
         Explanation { steps: steps.0, verdict }
+    }
+
+    fn court<'v>(&'v self, cache: Option<&'v TokenCache>) -> Court<'v> {
+        Court { config: &self.config, keys: &self.keys, cache }
     }
 }

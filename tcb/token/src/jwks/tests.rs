@@ -200,6 +200,28 @@ fn sets_that_are_none() {
 }
 
 #[test]
+fn rsa_keys_without_alg_are_bound_by_the_reader() {
+    let rsa = key(Algorithm::Rs256).public();
+    let mut unnamed = rsa.jwk();
+    unnamed.remove("alg");
+    let text = set(&[unnamed, key(Algorithm::Es256).public().jwk()]);
+    assert_eq!(parse(&text).unwrap().refused.len(), 1);
+    let kid = rsa.kid().to_string();
+    for algorithm in [Algorithm::Rs256, Algorithm::Ps256] {
+        let set = KeySet::parse_as(&text, algorithm).unwrap();
+        assert_eq!(set.get(&kid).unwrap().key.algorithm(), algorithm);
+        assert_eq!((set.members().len(), set.refused.len()), (2, 0));
+    }
+    // One that names its algorithm keeps it.
+    let named = set(&[key(Algorithm::Ps256).public().jwk()]);
+    let named = KeySet::parse_as(&named, Algorithm::Rs256).unwrap();
+    assert_eq!(named.members()[0].key.algorithm(), Algorithm::Ps256);
+    let too_large = Error::TooLarge { what: "key set", limit: MAX_SET_BYTES };
+    let spaces = vec![b' '; MAX_SET_BYTES + 1];
+    assert_eq!(KeySet::parse_as(&spaces, Algorithm::Rs256).map(|_| ()), Err(too_large));
+}
+
+#[test]
 fn sets_are_bounded() {
     let many = |count: usize| json!({ "keys": vec![json!({}); count] }).to_string();
     assert_eq!(parse(many(MAX_KEYS).as_bytes()).unwrap().refused.len(), MAX_KEYS);

@@ -5,6 +5,7 @@ mod claims;
 mod form;
 mod header;
 mod keys;
+mod profiles;
 mod signature;
 mod times;
 
@@ -19,6 +20,11 @@ pub fn all() -> Vec<(&'static str, &'static str, Vec<Case>)> {
         ("keys", "Keys and key sets that must not be believed.", keys::cases()),
         ("signature", "Signatures that are not the key's over this token.", signature::cases()),
         ("claims", "Claims that are missing, malformed or not meant for here.", claims::cases()),
+        (
+            "profiles",
+            "Other issuers: profiles `oidc` and `entra`, and several issuers.",
+            profiles::cases(),
+        ),
         ("times", "Times that are out of bounds, by one second where possible.", times::cases()),
     ]
 }

@@ -4,8 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use chancery_validate::{RejectionCode, Validator, ValidatorConfig};
+use chancery_token::Algorithm;
+use chancery_validate::{Keys, Rejection, RejectionCode, TokenCache, Validator, ValidatorConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::cases;
@@ -20,19 +22,26 @@ pub struct Case {
     pub now: u64,
     pub config: Config,
     pub token: String,
-    /// In files the name of a key set, in memory its text.
+    /// The key set of the first issuer: in files its name, in memory its text.
     pub key_set: String,
+    /// The key sets of the other issuers, likewise.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub other_key_sets: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    issuer: String,
-    audience: String,
+    profile: String,
+    issuers: Vec<String>,
+    audiences: Vec<String>,
     leeway_s: u64,
     max_lifetime_s: Option<u64>,
     accepted_typ: Vec<String>,
+    allow_missing_typ: bool,
     accept_eddsa: bool,
+    algorithms: Vec<Algorithm>,
+    tenants: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,12 +56,16 @@ impl From<&ValidatorConfig> for Config {
     fn from(config: &ValidatorConfig) -> Self {
         let config = config.clone();
         Self {
-            issuer: config.issuer,
-            audience: config.audience,
+            profile: config.profile.to_string(),
+            issuers: config.issuers,
+            audiences: config.audiences,
             leeway_s: config.leeway_s,
             max_lifetime_s: config.max_lifetime_s,
             accepted_typ: config.accepted_typ,
+            allow_missing_typ: config.allow_missing_typ,
             accept_eddsa: config.accept_eddsa,
+            algorithms: config.algorithms,
+            tenants: config.tenants,
         }
     }
 }
@@ -61,27 +74,50 @@ impl From<&Config> for ValidatorConfig {
     fn from(config: &Config) -> Self {
         let config = config.clone();
         Self {
-            issuer: config.issuer,
-            audience: config.audience,
+            profile: config.profile.parse().unwrap(),
+            issuers: config.issuers,
+            audiences: config.audiences,
             leeway_s: config.leeway_s,
             max_lifetime_s: config.max_lifetime_s,
             accepted_typ: config.accepted_typ,
+            allow_missing_typ: config.allow_missing_typ,
             accept_eddsa: config.accept_eddsa,
+            algorithms: config.algorithms,
+            tenants: config.tenants,
         }
     }
 }
 
 impl Case {
-    /// The validator and the answer: `valid` or a code.
+    /// A validator with the case's configuration and key sets.
+    pub fn validator(&self) -> Result<Validator, Rejection> {
+        let config = ValidatorConfig::from(&self.config);
+        let profile = config.profile;
+        let mut validator = Validator::from_jwks(config, self.key_set.as_bytes())?;
+        for (issuer, set) in &self.other_key_sets {
+            validator = validator.with_keys_of(issuer, Keys::parse(profile, set.as_bytes())?);
+        }
+        Ok(validator)
+    }
+
+    /// The key sets: names or texts.
+    fn sets(&mut self) -> impl Iterator<Item = &mut String> {
+        std::iter::once(&mut self.key_set).chain(self.other_key_sets.values_mut())
+    }
+
+    /// The validator and the answer: `valid` or a code. A cache changes no answer.
     fn run(&self) -> String {
-        let validator = Validator::from_jwks((&self.config).into(), self.key_set.as_bytes());
-        let verdict = validator.and_then(|validator| {
+        let verdict = self.validator().and_then(|validator| {
+            assert_eq!(validator.config().check(), Ok(()), "{}", self.id);
             let verdict = validator.validate(&self.token, self.now);
             let explained = validator.explain(&self.token, self.now);
             assert_eq!(explained.verdict, verdict, "{}", self.id);
             let (last, before) = explained.steps.split_last().unwrap();
             assert!(before.iter().all(|step| step.passed), "{}", self.id);
             assert_eq!(last.passed, verdict.is_ok(), "{}", self.id);
+            let cached = validator.with_cache(Arc::new(TokenCache::new(1)));
+            assert_eq!(cached.validate(&self.token, self.now), verdict, "{}", self.id);
+            assert_eq!(cached.validate(&self.token, self.now), verdict, "{}", self.id);
             verdict
         });
         verdict.map_or_else(|rejection| rejection.code().to_string(), |_| "valid".to_owned())
@@ -94,7 +130,9 @@ pub fn stored() -> BTreeMap<String, Vec<Case>> {
         let text = std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         let file: File = serde_json::from_slice(&text).unwrap();
         let with_text = |mut case: Case| {
-            case.key_set = file.key_sets[&case.key_set].clone();
+            for set in case.sets() {
+                *set = file.key_sets[set].clone();
+            }
             case
         };
         (name.to_owned(), file.cases.into_iter().map(with_text).collect())
@@ -109,9 +147,13 @@ fn path(name: &str) -> PathBuf {
 fn write(name: &str, about: &str, cases: Vec<Case>) {
     let mut file = File { about: about.to_owned(), key_sets: BTreeMap::new(), cases };
     for case in &mut file.cases {
-        let known = file.key_sets.iter().find(|(_, text)| **text == case.key_set);
-        let name = known.map_or_else(|| format!("set-{}", case.id), |(name, _)| name.clone());
-        file.key_sets.insert(name.clone(), std::mem::replace(&mut case.key_set, name));
+        let id = case.id.clone();
+        for (index, set) in case.sets().enumerate() {
+            let known = file.key_sets.iter().find(|(_, text)| *text == set);
+            let new = || if index == 0 { format!("set-{id}") } else { format!("set-{id}-{index}") };
+            let name = known.map_or_else(new, |(name, _)| name.clone());
+            file.key_sets.insert(name.clone(), std::mem::replace(set, name));
+        }
     }
     let text = serde_json::to_string_pretty(&file).unwrap() + "\n";
     std::fs::write(path(name), text).unwrap();

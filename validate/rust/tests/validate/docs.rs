@@ -1,6 +1,6 @@
 //! `docs/rejections.md` says what the code does, and every code really occurs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_validate::{RejectionCode, Validator};
 
@@ -48,6 +48,7 @@ fn the_table_of_codes_is_that_of_the_enum() {
 fn every_code_is_produced() {
     let mut produced: BTreeSet<RejectionCode> = corpus::produced().into_keys().collect();
     produced.extend(lookup::produced());
+    produced.insert(crate::anchor::produced());
     let missing: Vec<_> =
         RejectionCode::ALL.iter().filter(|code| !produced.contains(code)).collect();
     assert_eq!(missing, Vec::<&RejectionCode>::new());
@@ -61,21 +62,24 @@ fn the_table_of_checks_is_the_order_of_the_judgement() {
     let validator = Validator::from_jwks(draft.configuration(), draft.keys().as_bytes()).unwrap();
     let explanation = validator.explain(&draft.token(), draft::NOW);
     let steps: Vec<_> = explanation.steps.iter().map(|step| format!("`{}`", step.name)).collect();
+    // Some checks are made for several issuers or under profile `entra` only.
     let documented: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
-    assert_eq!(documented, steps);
+    let strict: Vec<_> = documented.iter().filter(|name| steps.contains(name)).cloned().collect();
+    assert_eq!(strict, steps);
 
     // Each check's row names exactly the codes with which the corpus ends at it.
-    let mut ends: Vec<BTreeSet<String>> = vec![BTreeSet::new(); steps.len()];
+    let mut ends: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for case in corpus::stored().into_values().flatten() {
-        let config = (&case.config).into();
-        let Ok(validator) = Validator::from_jwks(config, case.key_set.as_bytes()) else { continue };
+        let Ok(validator) = case.validator() else { continue };
         let explanation = validator.explain(&case.token, case.now);
-        if let Err(rejection) = explanation.verdict {
-            ends[explanation.steps.len() - 1].insert(format!("`{}`", rejection.code()));
+        if let (Err(rejection), Some(step)) = (explanation.verdict, explanation.steps.last()) {
+            let codes = ends.entry(format!("`{}`", step.name)).or_default();
+            codes.insert(format!("`{}`", rejection.code()));
         }
     }
-    for (row, codes) in rows.iter().zip(ends) {
-        let documented: BTreeSet<_> = row[2].split(", ").map(str::to_owned).collect();
-        assert_eq!(documented, codes, "{}", row[0]);
-    }
+    let told: BTreeMap<_, BTreeSet<_>> = rows
+        .iter()
+        .map(|row| (row[0].clone(), row[2].split(", ").map(str::to_owned).collect()))
+        .collect();
+    assert_eq!(told, ends);
 }

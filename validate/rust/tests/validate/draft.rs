@@ -1,10 +1,11 @@
 //! Making tokens and key sets that are good, or wrong in exactly one way.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use chancery_token::jwks::{Member, Window};
 use chancery_token::{Algorithm, RsaBits, SigningKey, b64, jws};
-use chancery_validate::{RejectionCode, ValidatorConfig};
+use chancery_validate::{Profile, RejectionCode, ValidatorConfig};
 use serde_json::{Map, Value, json};
 
 use crate::corpus::{Case, Config};
@@ -86,6 +87,7 @@ pub struct Draft {
     set_text: Option<String>,
     token: Option<String>,
     config: ValidatorConfig,
+    other_sets: BTreeMap<String, String>,
     now: u64,
 }
 
@@ -109,6 +111,7 @@ pub fn by(algorithm: Algorithm) -> Draft {
         set_text: None,
         token: None,
         config: ValidatorConfig::new(ISSUER, AUDIENCE),
+        other_sets: BTreeMap::new(),
         now: NOW,
     }
 }
@@ -180,6 +183,19 @@ impl Draft {
         self
     }
 
+    /// The defaults of a profile, for the same issuer and audience.
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.config = ValidatorConfig::of_profile(profile, ISSUER, AUDIENCE);
+        self
+    }
+
+    /// Another accepted issuer, with its key set.
+    pub fn issuer(mut self, issuer: &str, set: String) -> Self {
+        self.config.issuers.push(issuer.to_owned());
+        self.other_sets.insert(issuer.to_owned(), set);
+        self
+    }
+
     pub fn at(mut self, now: u64) -> Self {
         self.now = now;
         self
@@ -238,6 +254,7 @@ impl Draft {
             now: self.now,
             token: self.token(),
             key_set: self.keys(),
+            other_key_sets: self.other_sets,
             config: Config::from(&self.config),
         }
     }

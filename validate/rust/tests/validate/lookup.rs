@@ -8,7 +8,7 @@ use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
 use chancery_validate::log::{LogPolicy, LogReader, Verdict, apply, look_up};
-use chancery_validate::{RejectionCode, Validated, Validator};
+use chancery_validate::{Attestation, RejectionCode, Validated, Validator};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -284,10 +284,21 @@ fn verdicts() -> Vec<(Verdict, Option<RejectionCode>)> {
     ]
 }
 
-/// The codes that lookups produce under `require`.
+/// The codes that lookups produce under `require`, and that of evidence.
 pub fn produced() -> BTreeSet<RejectionCode> {
     let rejections = verdicts().into_iter().map(|(verdict, _)| apply(&verdict, LogPolicy::Require));
-    rejections.filter_map(|verdict| verdict.err().map(|rejection| rejection.code())).collect()
+    let evidence = Attestation::Require.without_evidence();
+    let all = rejections.chain([evidence]);
+    all.filter_map(|verdict| verdict.err().map(|rejection| rejection.code())).collect()
+}
+
+#[test]
+fn evidence_that_nobody_can_appraise_is_never_accepted_where_it_is_demanded() {
+    assert_eq!(Attestation::Off.without_evidence(), Ok(()));
+    assert_eq!(Attestation::Report.without_evidence(), Ok(()));
+    let rejection = Attestation::Require.without_evidence().unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::AttestationUnknown);
+    assert!(!rejection.retryable());
 }
 
 /// A token's leaf depends on the key itself, not on the name that a set gives it.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code stops at the first surprise")]
 #![expect(clippy::indexing_slicing, reason = "test data have the shape that is written here")]
 
+mod anchor;
 mod cases;
 mod corpus;
 mod docs;

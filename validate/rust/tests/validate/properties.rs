@@ -1,10 +1,10 @@
 //! What holds for every token.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use chancery_token::Algorithm;
-use chancery_token::jwks::Window;
-use chancery_validate::{RejectionCode, Validator};
+use chancery_token::jwks::{KeySet, Member, Window};
+use chancery_validate::{RejectionCode, TokenCache, Validator};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -49,8 +49,7 @@ static SIGNED: LazyLock<Vec<(Validator, String)>> = LazyLock::new(|| {
 static CORPUS: LazyLock<Vec<(Validator, String, u64, bool)>> = LazyLock::new(|| {
     let cases = corpus::stored().into_values().flatten();
     let with_validator = |case: corpus::Case| {
-        let validator = Validator::from_jwks((&case.config).into(), case.key_set.as_bytes());
-        Some((validator.ok()?, case.token, case.now, case.expect == "valid"))
+        Some((case.validator().ok()?, case.token, case.now, case.expect == "valid"))
     };
     cases.filter_map(with_validator).collect()
 });
@@ -136,18 +135,25 @@ fn what_was_signed_is_what_is_told() {
     let token = draft.token();
     let validated = validator(&draft).validate(&token, NOW).unwrap();
     let claims = validated.claims();
-    assert_eq!((claims.iss.as_str(), claims.sub.as_str()), (ISSUER, "client-7"));
-    assert_eq!(
-        (claims.aud.as_slice(), claims.client_id.as_str()),
-        ([AUDIENCE.to_owned()].as_slice(), "client-7")
-    );
+    assert_eq!((claims.iss, claims.sub, claims.client_id), (ISSUER, "client-7", Some("client-7")));
+    assert_eq!(claims.aud.iter().collect::<Vec<_>>(), [AUDIENCE]);
     assert_eq!((claims.iat, claims.exp, claims.nbf), (NOW - 60, NOW + 540, Some(NOW - 60)));
     assert_eq!(
-        (claims.jti.clone(), claims.scope.as_deref()),
-        (format!("{LOG}.42.{RANDOM}"), Some("read write"))
+        (claims.jti, claims.scope),
+        (Some(format!("{LOG}.42.{RANDOM}").as_str()), Some("read write"))
     );
-    assert_eq!(claims.cnf.as_ref().unwrap()["jkt"], "x");
-    assert_eq!(validated.extra().keys().collect::<Vec<_>>(), ["roles"]);
+    assert_eq!(validated.confirmation().unwrap()["jkt"], "x");
+    assert_eq!(validated.extra().keys().collect::<Vec<_>>(), ["cnf", "roles"]);
+    assert_eq!(validated.to_map(), serde_json::from_slice(&draft.claims_bytes()).unwrap());
+    assert_eq!(validated.payload().as_bytes(), draft.claims_bytes());
+    #[derive(serde::Deserialize)]
+    struct Own {
+        roles: Vec<String>,
+    }
+    assert_eq!(validated.deserialize::<Own>().unwrap().roles, ["a"]);
+    assert!(validated.deserialize::<Vec<String>>().is_err());
+    let known = serde_json::to_value(claims).unwrap();
+    assert_eq!((&known["aud"], &known["scope"]), (&[AUDIENCE].into(), &"read write".into()));
     let public = key(Algorithm::Es256).public();
     assert_eq!(
         (validated.algorithm(), validated.kid()),
@@ -155,7 +161,7 @@ fn what_was_signed_is_what_is_told() {
     );
     assert_eq!(validated.key_thumbprint(), public.kid());
     assert_eq!(validated.key_log(), Some(format!("{LOG}.1").as_str()));
-    assert_eq!(validated.log_address().to_string(), format!("{LOG}.42"));
+    assert_eq!(validated.log_address().unwrap().to_string(), format!("{LOG}.42"));
     assert_eq!(validated.signing_input(), token.rsplit_once('.').unwrap().0);
 }
 
@@ -165,9 +171,80 @@ fn a_swapped_key_set_counts_at_once() {
     let validator = validator(&draft);
     let token = draft.token();
     assert!(validator.validate(&token, NOW).is_ok());
-    let emptied = validator.with_keys(chancery_token::jwks::KeySet::default());
+    let emptied = validator.with_keys_of(ISSUER, KeySet::default());
     assert_eq!(emptied.validate(&token, NOW).unwrap_err().code(), RejectionCode::UnknownKey);
-    assert_eq!((emptied.config(), emptied.keys().members().len()), (validator.config(), 0));
+    assert_eq!(emptied.config(), validator.config());
+    assert_eq!(emptied.keys_of(ISSUER).unwrap().kids().count(), 0);
+    let unchanged = validator.with_keys_of("https://other.example", KeySet::default());
+    assert!(unchanged.validate(&token, NOW).is_ok());
+    assert!(unchanged.keys_of("https://other.example").is_none());
+}
+
+#[test]
+fn demands_that_were_left_empty_accept_nothing() {
+    let code = |draft: Draft| {
+        let rejection = validator(&draft).validate(&draft.token(), NOW).unwrap_err();
+        rejection.code()
+    };
+    let with = |change: fn(&mut chancery_validate::ValidatorConfig)| code(good().config(change));
+    assert_eq!(with(|c| c.audiences = vec![String::new()]), RejectionCode::WrongAudience);
+    assert_eq!(with(|c| c.audiences.clear()), RejectionCode::WrongAudience);
+    assert_eq!(with(|c| c.issuers.clear()), RejectionCode::WrongIssuer);
+    assert_eq!(with(|c| c.accepted_typ.clear()), RejectionCode::WrongType);
+    assert_eq!(with(|c| c.max_lifetime_s = Some(0)), RejectionCode::LifetimeTooLong);
+}
+
+#[test]
+fn a_cache_hides_no_change() {
+    let draft = good();
+    let token = draft.token();
+    let cache = Arc::new(TokenCache::new(100));
+    let cached = validator(&draft).with_cache(Arc::clone(&cache));
+    let first = cached.validate(&token, NOW).unwrap();
+    assert_eq!((cache.len(), cached.validate(&token, NOW).unwrap()), (1, first));
+    // The time.
+    let expired = cached.validate(&token, NOW + 570).unwrap_err();
+    assert_eq!(expired.code(), RejectionCode::Expired);
+    // The key, gone, narrowed, or another one under the same name.
+    let gone = cached.with_keys_of(ISSUER, KeySet::default());
+    assert_eq!(gone.validate(&token, NOW).unwrap_err().code(), RejectionCode::UnknownKey);
+    let narrowed = good().member("signs_until", NOW - 60);
+    let narrowed = cached.with_keys_of(ISSUER, KeySet::parse(narrowed.keys().as_bytes()).unwrap());
+    assert_eq!(narrowed.validate(&token, NOW).unwrap_err().code(), RejectionCode::OutsideKeyWindow);
+    let public = key(Algorithm::Es256).public();
+    let swapped =
+        Member { kid: public.kid().to_string(), ..member(crate::draft::other(Algorithm::Es256)) };
+    let swapped = cached.with_keys_of(ISSUER, KeySet::from_members(vec![swapped]).unwrap());
+    assert_eq!(swapped.validate(&token, NOW).unwrap_err().code(), RejectionCode::BadSignature);
+    // The demands, of another validator that shares the cache.
+    let demanding = good().config(|c| c.audiences = vec!["https://b.example".to_owned()]);
+    let demanding = validator(&demanding).with_cache(Arc::clone(&cache));
+    assert_eq!(demanding.validate(&token, NOW).unwrap_err().code(), RejectionCode::WrongAudience);
+    let picky = good().config(|c| c.algorithms = vec![Algorithm::Rs256]);
+    let picky = validator(&picky).with_cache(Arc::clone(&cache));
+    assert_eq!(
+        picky.validate(&token, NOW).unwrap_err().code(),
+        RejectionCode::AlgorithmNotAccepted
+    );
+    // One octet more is another token, and what was rejected was not kept.
+    assert!(cached.validate(&format!("{token}A"), NOW).is_err());
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn a_cache_is_bounded_and_keeps_what_is_used() {
+    let cache = Arc::new(TokenCache::new(320));
+    let draft = by(Algorithm::Ed25519);
+    let cached = validator(&draft).with_cache(Arc::clone(&cache));
+    let used = draft.token();
+    for index in 0..2000 {
+        let token = by(Algorithm::Ed25519).claim("sub", format!("u{index}")).token();
+        cached.validate(&token, NOW).unwrap();
+        cached.validate(&used, NOW).unwrap();
+        assert!(cache.len() <= 320, "{}", cache.len());
+    }
+    assert!(cache.len() > 160, "{}", cache.len());
+    assert!(!cache.is_empty());
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn issuers() -> Vec<Case> {
         wrong(ISSUER.replace("https", "http"), "iss_scheme", "another scheme"),
         wrong(ISSUER.replace("/org", "/%6Frg"), "iss_percent", "percent encoding is not resolved"),
         good()
-            .config(|config| config.issuer = "https://issuer.example/consumers".to_owned())
+            .config(|config| config.issuers = vec!["https://issuer.example/consumers".to_owned()])
             .member("issuer", "https://issuer.example/consumers")
             .rejected(
                 WrongIssuer,
@@ -130,11 +130,10 @@ fn audiences() -> Vec<Case> {
             "aud_two_in_one",
             "a string is one audience",
         ),
-        good().config(|config| config.audience = String::new()).rejected(
-            WrongAudience,
-            "aud_not_configured",
-            "an audience that was left empty accepts nothing",
-        ),
+        good()
+            .config(|config| config.audiences.push("https://b.example".to_owned()))
+            .claim("aud", "https://c.example")
+            .rejected(WrongAudience, "aud_none_of_two", "none of the accepted audiences"),
     ]
 }
 

@@ -165,11 +165,16 @@ fn types() -> Vec<Case> {
             "the prefix is left out once only",
         ),
         typ("logout+jwt", "typ_logout", "a logout token of the same issuer"),
-        good().config(|config| config.accepted_typ.clear()).rejected(
-            WrongType,
-            "typ_none_accepted",
-            "an empty list of types accepts nothing",
-        ),
+        good()
+            .config(|config| {
+                config.accepted_typ.clear();
+                config.allow_missing_typ = true;
+            })
+            .rejected(
+                WrongType,
+                "typ_only_none_accepted",
+                "only tokens without a type are accepted",
+            ),
     ]
 }
 

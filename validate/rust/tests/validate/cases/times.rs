@@ -67,11 +67,6 @@ pub fn cases() -> Vec<Case> {
             "lifetime_beyond_configured",
             "a bound of 599 s, a token of 600 s",
         ),
-        good().config(|config| config.max_lifetime_s = Some(0)).rejected(
-            LifetimeTooLong,
-            "lifetime_bound_zero",
-            "a bound of 0 s accepts nothing",
-        ),
         good().claim("exp", 253_402_300_799_u64).rejected(
             LifetimeTooLong,
             "exp_year_9999",
