@@ -55,10 +55,10 @@ impl FromStr for LogId {
 
     /// Fails with [`Error::LogId`].
     fn from_str(text: &str) -> Result<LogId, Error> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-        match bytes.and_then(|b| b.try_into().ok()) {
-            Some(id) => Ok(LogId(id)),
-            None => Err(Error::LogId(excerpt(text))),
+        let mut id = [0; LogId::BYTES];
+        match URL_SAFE_NO_PAD.decode_slice(text, &mut id) {
+            Ok(LogId::BYTES) => Ok(LogId(id)),
+            _ => Err(Error::LogId(excerpt(text))),
         }
     }
 }

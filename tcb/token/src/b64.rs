@@ -29,6 +29,18 @@ pub fn decode(text: &str) -> Result<Vec<u8>, Error> {
     URL_SAFE_NO_PAD.decode(text).map_err(|_| Error::Base64)
 }
 
+/// The `N` bytes of canonical base64url `text`.
+///
+/// # Errors
+/// [`Error::Base64`] as for [`decode`], and for any other number of bytes.
+pub fn decode_array<const N: usize>(text: &str) -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {
+        Ok(length) if length == N => Ok(bytes),
+        _ => Err(Error::Base64),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -69,6 +81,12 @@ mod tests {
         #[test]
         fn round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(decode(&encode(&bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn arrays_decode_as_texts_do(text in "[A-Za-z0-9_-]{20,24}=?") {
+            let bytes = decode(&text).ok().and_then(|bytes| <[u8; 16]>::try_from(bytes).ok());
+            prop_assert_eq!(decode_array::<16>(&text).ok(), bytes);
         }
 
         #[test]

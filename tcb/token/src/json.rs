@@ -88,11 +88,13 @@ pub fn text(bytes: &[u8]) -> Result<&str, Error> {
     if bytes.len() > MAX_BYTES {
         return Err(Error::TooLarge { what: "json text", limit: MAX_BYTES });
     }
-    if bytes.starts_with(b"\xEF\xBB\xBF") {
+    if bytes.starts_with(BYTE_ORDER_MARK) {
         return Err(Error::ByteOrderMark);
     }
     str::from_utf8(bytes).map_err(|_| Error::NotUtf8)
 }
+
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Parses one JSON text without copying what can be borrowed from it.
 ///
@@ -100,10 +102,15 @@ pub fn text(bytes: &[u8]) -> Result<&str, Error> {
 /// becomes a float, so that [`seconds`] can refuse it.
 ///
 /// # Errors
-/// Those of [`text`]; [`Error::DuplicateMember`], [`Error::TooDeep`], and [`Error::Json`] for
-/// everything that is not JSON, trailing data included.
+/// [`Error::TooLarge`], [`Error::ByteOrderMark`], [`Error::DuplicateMember`], [`Error::TooDeep`],
+/// and [`Error::Json`] for everything that is not JSON, trailing data included.
 pub fn parse_node(json: &str) -> Result<Node<'_>, Error> {
-    let json = text(json.as_bytes())?;
+    if json.len() > MAX_BYTES {
+        return Err(Error::TooLarge { what: "json text", limit: MAX_BYTES });
+    }
+    if json.as_bytes().starts_with(BYTE_ORDER_MARK) {
+        return Err(Error::ByteOrderMark);
+    }
     // serde_json's error type cannot carry ours, so a precise fault travels beside it.
     let fault = Cell::new(None);
     let mut reader = serde_json::Deserializer::from_str(json);
@@ -213,7 +220,8 @@ impl<'de> Visitor<'de> for Strict<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut reader: A) -> Result<Node<'de>, A::Error> {
         let inner = self.enter()?;
-        let mut members: Members<'de> = Vec::with_capacity(MEMBERS_AT_FIRST);
+        let room = if self.depth == 0 { MEMBERS_AT_FIRST } else { 0 };
+        let mut members: Members<'de> = Vec::with_capacity(room);
         let mut hashed: Option<HashSet<Cow<'de, str>>> = None;
         while let Some(name) = reader.next_key_seed(Name)? {
             let repeated = match &mut hashed {

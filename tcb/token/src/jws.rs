@@ -3,6 +3,8 @@
 //! [`parse`] takes a token apart without believing it, [`verify`] ties it to one key of one
 //! algorithm. The key is always the caller's: nothing in a header can bring or fetch one.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use crate::error::shown;
@@ -41,11 +43,24 @@ pub struct Header {
     pub kid: Option<String>,
 }
 
+impl Header {
+    /// Reads an encoded header, the part of a token before its first dot.
+    ///
+    /// # Errors
+    /// Those of [`parse`] for a header.
+    pub fn parse(encoded: &str) -> Result<Self, Error> {
+        if encoded.len() > MAX_HEADER_BYTES {
+            return Err(Error::TooLarge { what: "jws header", limit: MAX_HEADER_BYTES });
+        }
+        read_header(&decode("header", encoded)?)
+    }
+}
+
 /// A compact JWS taken apart; nothing in it is verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compact<'a> {
     /// The protected header.
-    pub header: Header,
+    pub header: Arc<Header>,
     /// Header and payload as they were signed: the text before the last dot.
     pub signing_input: &'a str,
     /// The decoded payload, never empty.
@@ -62,6 +77,19 @@ pub struct Compact<'a> {
 /// without `alg`, [`Error::AlgorithmNone`], and [`Error::MemberType`] if `alg`, `typ` or `kid` is
 /// not a string.
 pub fn parse(token: &str, max_bytes: usize) -> Result<Compact<'_>, Error> {
+    parse_with(token, max_bytes, |_| None)
+}
+
+/// Takes a compact JWS apart as [`parse`] does. All tokens of a key and type begin with the same
+/// encoded header, so `known` may answer what [`Header::parse`] made of it before.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_with(
+    token: &str,
+    max_bytes: usize,
+    known: impl Fn(&str) -> Option<Arc<Header>>,
+) -> Result<Compact<'_>, Error> {
     if token.len() > max_bytes {
         return Err(Error::TooLarge { what: "jws", limit: max_bytes });
     }
@@ -70,11 +98,12 @@ pub fn parse(token: &str, max_bytes: usize) -> Result<Compact<'_>, Error> {
     if payload.contains('.') {
         return Err(Error::Parts);
     }
-    if header.len() > MAX_HEADER_BYTES {
-        return Err(Error::TooLarge { what: "jws header", limit: MAX_HEADER_BYTES });
-    }
+    let header = match known(header) {
+        Some(header) => header,
+        None => Arc::new(Header::parse(header)?),
+    };
     Ok(Compact {
-        header: read_header(&decode("header", header)?)?,
+        header,
         signing_input,
         payload: decode("payload", payload)?,
         signature: decode("signature", signature)?,

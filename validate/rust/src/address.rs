@@ -38,8 +38,8 @@ impl LogAddress {
     /// spelling.
     pub(crate) fn of_jti(jti: &str) -> Option<Self> {
         let (address, random) = jti.rsplit_once('.')?;
-        let random = b64::decode(random).ok()?;
-        Self::of_key(address).filter(|_| random.len() == JTI_RANDOM_BYTES)
+        b64::decode_array::<JTI_RANDOM_BYTES>(random).ok()?;
+        Self::of_key(address)
     }
 }
 

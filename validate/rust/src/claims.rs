@@ -1,6 +1,8 @@
 //! Claims, read from a verified payload only.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use chancery_token::json::{self, Members, Node};
 use chancery_token::jws::{self, Compact, Header};
@@ -73,7 +75,7 @@ impl Serialize for Audiences<'_> {
 /// read, let alone believed, before.
 #[derive(Debug, PartialEq)]
 pub struct Signed {
-    pub header: Header,
+    pub header: Arc<Header>,
     pub algorithm: Algorithm,
     pub thumbprint: KeyId,
     /// Header and payload as they were signed.
@@ -129,7 +131,7 @@ impl Verified {
     /// The claims, once their signature was verified.
     pub fn read(self, key: &PublicKey, token: Compact<'_>) -> Result<Signed, Rejection> {
         let payload = String::from_utf8(token.payload).map_err(|_| of_form(&Error::NotUtf8))?;
-        let known = json::parse_members(json::text(payload.as_bytes()).map_err(|e| of_form(&e))?)
+        let known = json::parse_members(&payload)
             .map_err(|error| of_form(&error))
             .and_then(|members| Known::of(members, &payload))?;
         Ok(Signed {
@@ -292,7 +294,11 @@ fn scope_of(node: Node<'_>, payload: &str) -> Result<Text, Rejection> {
     }
 }
 
+/// Headers that were read before, by their encoded text.
+pub type Headers = HashMap<String, Arc<Header>>;
+
 /// Takes a token apart, believing nothing.
-pub fn take_apart(token: &str) -> Result<Compact<'_>, Rejection> {
-    jws::parse(token, jws::MAX_TOKEN_BYTES).map_err(|error| of_form(&error))
+pub fn take_apart<'t>(token: &'t str, headers: &Headers) -> Result<Compact<'t>, Rejection> {
+    let known = |encoded: &str| headers.get(encoded).cloned();
+    jws::parse_with(token, jws::MAX_TOKEN_BYTES, known).map_err(|error| of_form(&error))
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chancery_token::jwks::{Member, Window};
 use chancery_token::jws::{self, Compact, Header};
 
-use crate::claims::{Signed, Verified, bad, claimed, missing, take_apart};
+use crate::claims::{Headers, Signed, Verified, bad, claimed, missing, take_apart};
 use crate::explain::{Recorder, shown};
 use crate::keys::{Keys, not_at_hand};
 use crate::{
@@ -25,6 +25,7 @@ pub struct Court<'v> {
     pub config: &'v ValidatorConfig,
     /// The keys of each issuer, in the order of the configuration.
     pub keys: &'v [Keys],
+    pub headers: &'v Headers,
     pub cache: Option<&'v TokenCache>,
 }
 
@@ -55,7 +56,7 @@ pub fn judge(
 
     // The signature, by the key's algorithm.
     to.check("algorithm", || shown(&header.alg), check_algorithm(config, header, key))?;
-    let (signed, fresh) = form.signed(token, key, to)?;
+    let (signed, fresh) = form.signed(token, court.headers, key, to)?;
     let claims = signed.claims();
     let demanded = check_demanded(config.profile, &claims);
     to.check("claims", || format!("{} bytes", signed.payload.len()), demanded)?;
@@ -78,8 +79,7 @@ pub fn judge(
     if let (Some(cache), true) = (court.cache, fresh) {
         cache.keep(token, &signed);
     }
-    let log = terms.log_text.map(str::to_owned);
-    Ok(Validated::new(signed, key.kid.clone(), log, address))
+    Ok(Validated::new(signed, terms.log, address))
 }
 
 /// A token before its signature is judged: taken apart, or known from a judgement before.
@@ -93,7 +93,7 @@ impl<'t> Form<'t> {
         if let Some(signed) = court.cache.and_then(|cache| cache.get(token)) {
             return Ok(Self::Known(signed));
         }
-        take_apart(token).map(Self::Fresh)
+        take_apart(token, court.headers).map(Self::Fresh)
     }
 
     fn header(&self) -> &Header {
@@ -118,6 +118,7 @@ impl<'t> Form<'t> {
     fn signed(
         self,
         text: &'t str,
+        headers: &Headers,
         key: &Member,
         to: &mut impl Recorder,
     ) -> Result<(Arc<Signed>, bool), Rejection> {
@@ -129,7 +130,7 @@ impl<'t> Form<'t> {
             {
                 return Ok((to.check("signature", algorithm, Ok(signed))?, false));
             }
-            Self::Known(_) => take_apart(text)?,
+            Self::Known(_) => take_apart(text, headers)?,
             Self::Fresh(token) => token,
         };
         let verified = to.check("signature", algorithm, Verified::by(&key.key, &token))?;
@@ -179,11 +180,11 @@ fn issuer_of<'c>(
 }
 
 /// Which configured issuer a token claims, unverified: whose key set to look at.
-pub fn route<'c>(config: &'c ValidatorConfig, token: &str) -> Option<&'c str> {
+pub fn route<'c>(config: &'c ValidatorConfig, headers: &Headers, token: &str) -> Option<&'c str> {
     if let [issuer] = config.issuers.as_slice() {
         return Some(issuer);
     }
-    let (iss, tenant) = claimed(&take_apart(token).ok()?).ok()?;
+    let (iss, tenant) = claimed(&take_apart(token, headers).ok()?).ok()?;
     issuer_of(config, &iss, tenant.as_deref()).map(|issuer| issuer.name)
 }
 
@@ -215,7 +216,6 @@ struct Terms<'k> {
     issuer: Option<&'k str>,
     window: Option<Window>,
     log: Option<LogAddress>,
-    log_text: Option<&'k str>,
 }
 
 impl<'k> Terms<'k> {
@@ -237,12 +237,7 @@ impl<'k> Terms<'k> {
                 Rejection::new(RejectionCode::KeyMalformed, text)
             })
         });
-        Ok(Self {
-            issuer: key.issuer.as_deref(),
-            window: key.window,
-            log: log.transpose()?,
-            log_text,
-        })
+        Ok(Self { issuer: key.issuer.as_deref(), window: key.window, log: log.transpose()? })
     }
 }
 

@@ -13,8 +13,7 @@ use crate::{Claims, LogAddress};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Validated {
     signed: Arc<Signed>,
-    kid: String,
-    key_log: Option<String>,
+    key_log: Option<LogAddress>,
     address: Option<LogAddress>,
 }
 
@@ -24,11 +23,10 @@ const KNOWN: [&str; 9] = ["iss", "sub", "aud", "exp", "iat", "nbf", "jti", "clie
 impl Validated {
     pub(crate) fn new(
         signed: Arc<Signed>,
-        kid: String,
-        key_log: Option<String>,
+        key_log: Option<LogAddress>,
         address: Option<LogAddress>,
     ) -> Self {
-        Self { signed, kid, key_log, address }
+        Self { signed, key_log, address }
     }
 
     /// The claims with a meaning here.
@@ -90,7 +88,8 @@ impl Validated {
     /// The `kid` by which token and key set name the key.
     #[must_use]
     pub fn kid(&self) -> &str {
-        &self.kid
+        // Without it no key was found.
+        self.signed.header.kid.as_deref().unwrap_or_default()
     }
 
     /// The key's RFC 7638 thumbprint, by which logs name it.
@@ -101,8 +100,8 @@ impl Validated {
 
     /// The key's member `log`, where it was announced. Profile `strict` demands it.
     #[must_use]
-    pub fn key_log(&self) -> Option<&str> {
-        self.key_log.as_deref()
+    pub fn key_log(&self) -> Option<LogAddress> {
+        self.key_log
     }
 
     /// Where the token's entry stands, from its `jti`, if the key was announced in a log; it is the

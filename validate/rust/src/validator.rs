@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use chancery_token::jwks::KeySet;
+use chancery_token::jws::{self, Header};
+
+use crate::claims::Headers;
+use crate::config::DEFAULT_TYP;
 use crate::explain::{Silent, Steps};
 use crate::judge::{Court, judge, route};
 use crate::{Explanation, Keys, Rejection, TokenCache, Validated, ValidatorConfig};
@@ -15,6 +20,8 @@ pub struct Validator {
     config: Arc<ValidatorConfig>,
     /// In the order of the configured issuers.
     keys: Vec<Keys>,
+    /// What every token of these keys begins with.
+    headers: Arc<Headers>,
     cache: Option<Arc<TokenCache>>,
 }
 
@@ -27,7 +34,8 @@ impl Validator {
         if let Some(first) = sets.first_mut() {
             *first = keys.into();
         }
-        Self { config: Arc::new(config), keys: sets, cache: None }
+        let headers = headers(&sets);
+        Self { config: Arc::new(config), keys: sets, headers, cache: None }
     }
 
     /// A validator for the JWK Set of the first issuer, as it was served.
@@ -47,6 +55,7 @@ impl Validator {
         let index = self.config.issuers.iter().position(|configured| configured == issuer);
         if let Some(place) = index.and_then(|index| changed.keys.get_mut(index)) {
             *place = keys.into();
+            changed.headers = headers(&changed.keys);
         }
         changed
     }
@@ -75,7 +84,7 @@ impl Validator {
     /// set to fetch, never that the token is theirs.
     #[must_use]
     pub fn route(&self, token: &str) -> Option<&str> {
-        route(&self.config, token)
+        route(&self.config, &self.headers, token)
     }
 
     /// Judges a token at the time `now`, in seconds since 1970.
@@ -95,6 +104,21 @@ impl Validator {
     }
 
     fn court<'v>(&'v self, cache: Option<&'v TokenCache>) -> Court<'v> {
-        Court { config: &self.config, keys: &self.keys, cache }
+        let Self { config, keys, headers, .. } = self;
+        Court { config, keys, headers, cache }
     }
+}
+
+/// The headers that Chancery's signers write with these keys, each read once: what a token begins
+/// with is compared with them before it is read.
+fn headers(sets: &[Keys]) -> Arc<Headers> {
+    let members = sets.iter().filter_map(Keys::set).flat_map(KeySet::members);
+    let own = members.filter(|member| member.kid == member.key.kid().to_string());
+    let encoded = own
+        .map(|member| jws::encode_header(member.key.algorithm(), DEFAULT_TYP, &member.key.kid()));
+    let read = encoded.filter_map(|text| {
+        let header = Header::parse(&text).ok()?;
+        Some((text, Arc::new(header)))
+    });
+    Arc::new(read.collect())
 }

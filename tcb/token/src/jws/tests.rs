@@ -31,7 +31,7 @@ fn what_is_written_is_read_and_verifies() {
         let compact = parsed(&token).unwrap();
         assert_eq!(compact.payload, PAYLOAD);
         assert_eq!(
-            compact.header,
+            *compact.header,
             Header {
                 alg: algorithm.to_string(),
                 typ: Some("at+jwt".into()),
@@ -41,6 +41,22 @@ fn what_is_written_is_read_and_verifies() {
         assert_eq!(verify(&compact, public, false), Ok(()));
         assert_eq!(token.rsplit_once('.').unwrap().0, compact.signing_input);
     }
+}
+
+#[test]
+fn a_known_header_is_not_read_again() {
+    let token = token(Algorithm::Es256);
+    let read = parsed(&token).unwrap();
+    let known = |encoded: &str| {
+        assert_eq!(encoded, token.split('.').next().unwrap());
+        Some(Arc::clone(&read.header))
+    };
+    let again = parse_with(&token, MAX_TOKEN_BYTES, known).unwrap();
+    assert!(Arc::ptr_eq(&again.header, &read.header));
+    assert_eq!(again, read);
+    assert_eq!(Header::parse(token.split('.').next().unwrap()), Ok((*read.header).clone()));
+    let long = Error::TooLarge { what: "jws header", limit: MAX_HEADER_BYTES };
+    assert_eq!(Header::parse(&"A".repeat(MAX_HEADER_BYTES + 1)), Err(long));
 }
 
 #[test]
@@ -104,7 +120,7 @@ fn the_same_rsa_key_does_not_change_its_scheme() {
     let rs256 = token(Algorithm::Rs256);
     let mut compact = parsed(&rs256).unwrap();
     assert!(matches!(verify(&compact, &as_ps256, false), Err(Error::AlgorithmMismatch { .. })));
-    compact.header.alg = "PS256".into();
+    Arc::make_mut(&mut compact.header).alg = "PS256".into();
     assert_eq!(verify(&compact, &as_ps256, false), Err(Error::SignatureInvalid));
 }
 

@@ -160,7 +160,7 @@ fn what_was_signed_is_what_is_told() {
         (Algorithm::Es256, public.kid().to_string().as_str())
     );
     assert_eq!(validated.key_thumbprint(), public.kid());
-    assert_eq!(validated.key_log(), Some(format!("{LOG}.1").as_str()));
+    assert_eq!(validated.key_log().unwrap().to_string(), format!("{LOG}.1"));
     assert_eq!(validated.log_address().unwrap().to_string(), format!("{LOG}.42"));
     assert_eq!(validated.signing_input(), token.rsplit_once('.').unwrap().0);
 }
