@@ -1,0 +1,151 @@
+//! Where logs are, and reading one object of them.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use chancery_tlog::{EntriesTileId, FULL_TILE_BYTES, LogId, MAX_ENTRY_BYTES, TILE_WIDTH, TileId};
+use chancery_token::jwks::MAX_SET_BYTES;
+
+use crate::error::FetchError;
+use crate::fetch::Web;
+
+/// What stands for the log's id in a place.
+const LOG: &str = "{log}";
+
+/// Where the objects of logs are; `{log}` in it stands for a log's id.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Below a URL.
+    Web(String),
+    /// Below a folder, for logs that were copied.
+    Folder(String),
+}
+
+/// One object of a log (c2sp.org/tlog-tiles), and Chancery's two beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Object {
+    /// The log's verifier key.
+    Vkey,
+    /// The latest checkpoint.
+    Checkpoint,
+    /// The signer's own part of the key set.
+    KeySet,
+    /// A tile of hashes.
+    Tile(TileId),
+    /// A bundle of entries.
+    Entries(EntriesTileId),
+}
+
+/// A verifier key is a line.
+const MAX_VKEY_BYTES: usize = 4 * 1024;
+/// A checkpoint with the cosignatures of some hundred witnesses.
+const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
+/// A full bundle of the longest entries, each behind its length in two octets.
+const MAX_BUNDLE_BYTES: usize = TILE_WIDTH as usize * (MAX_ENTRY_BYTES + 2);
+/// A set of the largest size in base64url, between a header and a signature.
+const MAX_SIGNED_SET_BYTES: usize = MAX_SET_BYTES / 3 * 4 + 4 * 1024;
+
+impl Place {
+    /// A place as people write it: a URL or a folder.
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim_end_matches('/');
+        if text.starts_with("https://") || text.starts_with("http://") {
+            Self::Web(text.to_owned())
+        } else {
+            Self::Folder(text.to_owned())
+        }
+    }
+
+    /// The place of an issuer's logs, each below its id.
+    pub fn below(prefix: &str) -> Self {
+        Self::Web(format!("{prefix}/{LOG}"))
+    }
+
+    /// Reads one object.
+    pub async fn read(&self, web: &Web, log: LogId, object: Object) -> Result<Vec<u8>, FetchError> {
+        let at = |template: &str, path: &str| {
+            format!("{}/{path}", template.replace(LOG, &log.to_string()))
+        };
+        let template = match self {
+            Self::Web(template) | Self::Folder(template) => template,
+        };
+        let mut answer = self.read_at(web, at(template, &object.path()), object.limit()).await;
+        // A log may drop a partial tile once the full one is there (c2sp.org/tlog-tiles).
+        if let (Err(error), Some(full)) = (&answer, object.full())
+            && error.is_absent()
+        {
+            answer = self.read_at(web, at(template, &full.path()), full.limit()).await;
+        }
+        answer
+    }
+
+    async fn read_at(&self, web: &Web, at: String, limit: usize) -> Result<Vec<u8>, FetchError> {
+        match self {
+            Self::Web(_) => {
+                let answer = web.get(&web.url(&at)?, limit, None).await?;
+                Ok(answer.body.unwrap_or_default())
+            }
+            Self::Folder(_) => {
+                let file = at.clone();
+                let read = tokio::task::spawn_blocking(move || read_file(&file, limit)).await;
+                read.unwrap_or_else(|error| {
+                    Err(FetchError::Content { url: at, why: error.to_string() })
+                })
+            }
+        }
+    }
+}
+
+fn read_file(file: &str, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => FetchError::Status { url: file.to_owned(), status: 404 },
+        _ => FetchError::Content { url: file.to_owned(), why: error.to_string() },
+    };
+    let mut bytes = Vec::new();
+    let more = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+    let opened = std::fs::File::open(Path::new(file)).map_err(failed)?;
+    opened.take(more).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > limit {
+        return Err(FetchError::TooLong { url: file.to_owned(), limit });
+    }
+    Ok(bytes)
+}
+
+impl Object {
+    /// The path below the log.
+    fn path(self) -> String {
+        match self {
+            Self::Vkey => "vkey".to_owned(),
+            Self::Checkpoint => "checkpoint".to_owned(),
+            Self::KeySet => "keys.jwt".to_owned(),
+            Self::Tile(id) => id.path(),
+            Self::Entries(id) => id.path(),
+        }
+    }
+
+    const fn limit(self) -> usize {
+        match self {
+            Self::Vkey => MAX_VKEY_BYTES,
+            Self::Checkpoint => MAX_CHECKPOINT_BYTES,
+            Self::KeySet => MAX_SIGNED_SET_BYTES,
+            Self::Tile(_) => FULL_TILE_BYTES,
+            Self::Entries(_) => MAX_BUNDLE_BYTES,
+        }
+    }
+
+    /// The full tile or bundle at the place of a partial one.
+    pub fn full(self) -> Option<Self> {
+        match self {
+            Self::Tile(id) if !id.is_full() => Some(Self::Tile(id.full())),
+            Self::Entries(id) if !id.hashes().is_full() => {
+                Some(Self::Entries(EntriesTileId { width: id.hashes().full().width, ..id }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the object changes: then it is not used again for long.
+    pub const fn changes(self) -> bool {
+        matches!(self, Self::Checkpoint | Self::KeySet)
+    }
+}
