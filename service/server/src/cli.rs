@@ -1,11 +1,13 @@
 //! The commands. Each prints for a person, or one JSON document with `--json`; exit code 0 is
 //! success, 1 a "no" as an answer, 2 a failure to find out.
 
+mod authz;
 mod bench;
 mod client;
 mod fetch;
 mod keys;
 mod logcheck;
+mod relying_party;
 mod serve;
 mod token;
 mod validate;
@@ -36,6 +38,8 @@ enum Command {
     Assertion(token::AssertionArgs),
     /// Judge a token: exit 0 valid, 1 rejected, 2 could not judge
     Validate(validate::ValidateArgs),
+    /// Answer nginx and Envoy whether a request's token is acceptable
+    Authz(authz::AuthzArgs),
     /// Print the token's C2SP tlog-proof
     Prove(validate::ProveArgs),
     /// Look at transparency logs
@@ -115,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Token(args) => token::token(&args),
         Command::Assertion(args) => token::assertion(&args),
         Command::Validate(args) => validate::validate(&args),
+        Command::Authz(args) => authz::run(&args),
         Command::Prove(args) => validate::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
         Command::Keys(command) => keys::run(&command),

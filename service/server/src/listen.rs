@@ -24,7 +24,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
@@ -32,6 +31,7 @@ mod connection;
 mod error;
 mod forwarded;
 mod request_id;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -40,6 +40,8 @@ use connection::{Phase, Shared};
 pub use error::ListenError;
 pub use forwarded::{MAX_FORWARDED_HOPS, Network, client_address};
 pub use request_id::{REQUEST_ID, RequestId};
+use socket::Stream;
+pub use socket::{LOCAL_PEER, Socket, bind, bind_local};
 pub use tls::{MAX_PEM_BYTES, Tls, TlsOptions};
 
 /// Default of [`Limits::max_connections`]. With a header buffer and HTTP/2 windows each, this
@@ -159,7 +161,7 @@ impl Default for Limits {
 
 /// The other end of the connection that a request came over; every request carries it as an
 /// extension. IPv4 addresses are plain even on a dual-stack socket. Behind a proxy this is the
-/// proxy: see [`client_address`].
+/// proxy: see [`client_address`]. On a Unix socket it is [`LOCAL_PEER`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
@@ -170,38 +172,18 @@ pub struct Drained {
     pub cut: usize,
 }
 
-/// Opens a listening socket. The unspecified IPv6 address `[::]` takes IPv4 connections too.
-///
-/// Must be called inside a tokio runtime.
-///
-/// # Errors
-///
-/// [`ListenError::Bind`] with the address and what to do.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // Without this, a restart would have to wait for the old connections' last minute.
-        socket.set_reuseaddr(true)?;
-        if address.is_ipv6() && address.ip().is_unspecified() {
-            rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-        }
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    open().map_err(|source| ListenError::Bind { address, source })
-}
-
 /// Serves `app` on `listener` until `shutdown` completes, then drains: no new connections, the
 /// requests in progress are finished, idle connections are closed, and after
 /// [`Limits::drain_timeout`] the rest is cut.
 ///
 /// Accept errors never end it. Dropping the returned future cuts all connections.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Socket>,
     app: axum::Router,
     options: ListenOptions,
     shutdown: impl Future<Output = ()>,
 ) -> Drained {
+    let listener = listener.into();
     // Permits are counted in 32 bits when they are waited for below.
     let max = u32::try_from(options.limits.max_connections.max(1)).unwrap_or(u32::MAX);
     let max = max.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
@@ -228,9 +210,12 @@ pub async fn serve(
         };
         // The semaphore is never closed.
         let Ok(permit) = permit else { break };
-        let task = connection::handle(stream, peer, shared.clone(), phases.clone());
+        let (shared, phases) = (shared.clone(), phases.clone());
         tokio::spawn(async move {
-            task.await;
+            match stream {
+                Stream::Tcp(stream) => connection::handle(stream, peer, shared, phases).await,
+                Stream::Unix(stream) => connection::handle(stream, peer, shared, phases).await,
+            }
             drop(permit);
         });
     }
@@ -249,9 +234,9 @@ pub async fn serve(
 }
 
 /// Accepts the next connection, however often that fails.
-async fn accept<F>(mut attempt: impl FnMut() -> F, failing: &mut Seldom) -> (TcpStream, SocketAddr)
+async fn accept<F, T>(mut attempt: impl FnMut() -> F, failing: &mut Seldom) -> T
 where
-    F: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    F: Future<Output = io::Result<T>>,
 {
     let mut pause = ACCEPT_PAUSE;
     loop {

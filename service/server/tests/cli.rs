@@ -63,12 +63,23 @@ fn help_names_every_command_and_shows_examples() {
     let lab = Lab::new(CHANCERY);
     let help = lab.run_plain(&["--help"]);
     assert_code(&help, 0);
-    for command in
-        ["serve", "token", "assertion", "validate", "prove", "log", "keys", "config", "bench"]
-    {
+    for command in [
+        "serve",
+        "token",
+        "assertion",
+        "validate",
+        "authz",
+        "prove",
+        "log",
+        "keys",
+        "config",
+        "bench",
+    ] {
         assert!(out(&help).contains(&format!("\n  {command} ")), "{command}: {}", out(&help));
     }
-    for command in [&["token"][..], &["assertion"], &["validate"], &["prove"], &["log", "check"]] {
+    for command in
+        [&["token"][..], &["assertion"], &["validate"], &["authz"], &["prove"], &["log", "check"]]
+    {
         let help = lab.run_plain(&[command, &["--help"]].concat());
         assert_code(&help, 0);
         assert!(out(&help).contains("Example"), "{command:?}: {}", out(&help));
@@ -222,6 +233,64 @@ fn validate_says_yes_no_or_cannot_tell() {
     let unknown = validate(&lab, &["--jwks", &file, "--log", "require", "--json"], &token);
     no(&unknown, "log_unknown");
     assert_code(&validate(&lab, &["--jwks", &file, "--log", "report"], &token), 0);
+}
+
+#[test]
+fn validate_takes_issuers_profiles_anchors_and_evidence() {
+    let lab = lab();
+    let token = a_token(&lab);
+    let other = lab.issuer("organizations");
+    let code = |output: &Output, status: i32| {
+        assert_code(output, status);
+        document(output)["code"].clone()
+    };
+    // Of several issuers and audiences one has to be the token's.
+    let several = ["--issuer", &other, "--audience", "https://a.example", "--audience", AUDIENCE];
+    assert_code(&validate(&lab, &several, &token), 0);
+    let base = ["validate", "--audience", AUDIENCE, "--json"];
+    let without = lab.run_plain(&[&base[..], &["--issuer", &other, &token]].concat());
+    assert_eq!(code(&without, 1), "unknown_key");
+    let oidc = validate(&lab, &["--profile", "oidc", "--json"], &token);
+    assert_code(&oidc, 0);
+    assert_eq!(document(&oidc)["claims"]["aud"], AUDIENCE);
+    assert_code(&validate(&lab, &["--profile", "lax"], &token), 2);
+
+    // The anchor is a log's verifier key; one that did not announce the key is another log's.
+    let anchor = lab.folder().join("anchor");
+    let with_anchor = |text: &str| {
+        fs::write(&anchor, text).unwrap();
+        validate(&lab, &["--anchor", &anchor.display().to_string(), "--json"], &token)
+    };
+    let key = WebLog::new(&lab.web, format!("{}/log/{}", lab.url(), lab.log_id())).key();
+    wait_until("the published announcement", Duration::from_secs(20), || {
+        with_anchor(&format!("# the deployment's log\n{key}\n")).status.success()
+    });
+    let foreign = {
+        let mut other = Lab::new(CHANCERY);
+        other.start();
+        WebLog::new(&other.web, format!("{}/log/{}", other.url(), other.log_id())).key()
+    };
+    assert_eq!(code(&with_anchor(&foreign.to_string()), 1), "key_not_announced");
+    let nonsense = with_anchor("nonsense");
+    assert_code(&nonsense, 2);
+    assert!(err(&nonsense).contains("anchor"), "{}", err(&nonsense));
+
+    assert_code(&validate(&lab, &["--attestation", "report"], &token), 0);
+    let required = validate(&lab, &["--attestation", "require", "--json"], &token);
+    assert_eq!(code(&required, 1), "attestation_unknown");
+
+    // Without a key set nothing is said about the token, in words or as JSON.
+    let mut lab = lab;
+    assert_eq!(lab.stop().code, Some(0));
+    let unjudged = validate(&lab, &["--json"], &token);
+    assert_eq!(code(&unjudged, 2), "keys_unavailable");
+    assert_eq!(document(&unjudged)["valid"], Value::Null);
+    assert!(err(&unjudged).contains("/consumers"), "{}", err(&unjudged));
+    let plain = validate(&lab, &[], &token);
+    assert_code(&plain, 2);
+    assert!(!out(&plain).contains("rejected"), "{}", out(&plain));
+    // What is no token is none, key set or not.
+    assert_eq!(code(&validate(&lab, &["--json"], "a.b.c"), 1), "malformed_token");
 }
 
 #[test]

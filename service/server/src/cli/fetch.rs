@@ -89,23 +89,3 @@ impl Place {
         }
     }
 }
-
-/// One log at a place, for validation.
-pub struct LogPlace(pub Place);
-
-impl chancery_validate::log::LogReader for LogPlace {
-    type Error = String;
-
-    fn checkpoint(&self) -> Result<Vec<u8>, String> {
-        self.0.read("checkpoint").map_err(|e| e.to_string())
-    }
-
-    fn tile(&self, id: chancery_tlog::TileId) -> Result<Vec<u8>, String> {
-        self.0.read(&id.path()).map_err(|e| e.to_string())
-    }
-
-    fn vkey(&self) -> Result<String, String> {
-        let bytes = self.0.read("vkey").map_err(|e| e.to_string())?;
-        Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
-    }
-}

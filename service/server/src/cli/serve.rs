@@ -88,7 +88,8 @@ fn prepare(args: &ServeArgs) -> anyhow::Result<(Config, DataFolder)> {
     Ok((config, folder))
 }
 
-fn start_logging(logging: &Logging) -> anyhow::Result<()> {
+/// Writes events to standard error.
+pub(super) fn start_logging(logging: &Logging) -> anyhow::Result<()> {
     let level = logging.level.clone().unwrap_or_else(|| "info".to_owned());
     let filter = tracing_subscriber::EnvFilter::try_new(&level)
         .map_err(|e| anyhow::anyhow!("logging.level `{level}`: {e}"))?;
@@ -105,7 +106,7 @@ fn start_logging(logging: &Logging) -> anyhow::Result<()> {
 }
 
 /// Thousands of connections need as many descriptors; the hard limit is the operator's word.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let wanted = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -179,7 +180,8 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
+/// Completes when it is time to stop.
+pub(super) async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
     // A sender that is gone means the same.
     let _ = stopped.wait_for(|stop| *stop).await;
 }

@@ -4,32 +4,18 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chancery_entry::{Entry, TokenEntry};
+use chancery_relying_party::Explained;
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{LogId, TlogProof, leaf_hash};
-use chancery_token::jwks::KeySet;
 use chancery_token::{json, jws};
-use chancery_validate::log::{LogPolicy, Verdict, apply, look_up};
-use chancery_validate::{Rejection, Validated, Validator, ValidatorConfig};
-use clap::{Args, ValueEnum};
+use chancery_validate::{Rejection, RejectionCode, Step};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::fetch::{LogPlace, Place, Web};
+use super::fetch::Place;
+use super::relying_party::RelyingPartyArgs;
 use super::{DEFAULT_DATA, complain, read_token, say, send};
 use crate::control::Command;
-
-/// Seconds after which a committed entry is under a served checkpoint: design section 5.
-const PUBLISH_WITHIN_S: u64 = 10;
-
-/// Whether to ask the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogMode {
-    /// Do not ask.
-    Off,
-    /// Ask and say, but reject nothing for it.
-    Report,
-    /// Accept only what is in the log.
-    Require,
-}
 
 /// `chancery validate`
 #[derive(Debug, Args)]
@@ -39,25 +25,13 @@ enum LogMode {
     --log require -"
 )]
 pub struct ValidateArgs {
-    /// The only issuer to accept
-    #[arg(long)]
-    issuer: String,
-    /// The audience that must be named
-    #[arg(long)]
-    audience: String,
-    /// Key set file; then nothing is fetched but, with --log, the log
-    #[arg(long)]
-    jwks: Option<PathBuf>,
+    #[command(flatten)]
+    relying_party: RelyingPartyArgs,
     /// Judge at this Unix time instead of now
     #[arg(long, value_name = "UNIX_SECONDS")]
     at: Option<u64>,
-    /// Rules; this version knows one profile
-    #[arg(long, default_value = "strict", value_parser = ["strict"])]
-    profile: String,
-    /// Whether to ask the log
-    #[arg(long, value_enum, default_value = "off")]
-    log: LogMode,
-    /// Where the log is, a URL or folder that ends before `checkpoint` (default: from discovery)
+    /// Where the log is, a URL or folder that ends before `checkpoint`; `{log}` in it stands for the
+    /// log's id (default: from discovery)
     #[arg(long)]
     log_at: Option<String>,
     /// Print one JSON document
@@ -67,138 +41,76 @@ pub struct ValidateArgs {
     token: String,
 }
 
-/// What discovery found.
-struct Discovered {
-    keys: Vec<u8>,
-    log_prefix: Option<String>,
-}
-
-/// Judges a token.
+/// Judges a token: 0 valid, 1 rejected, 2 could not judge.
 pub fn validate(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let token = read_token(&args.token)?;
-    let discovered = discover(args)?;
-    let keys = KeySet::parse(&discovered.keys)?;
-    let config = ValidatorConfig::new(args.issuer.clone(), args.audience.clone());
-    let now = args.at.unwrap_or_else(crate::now);
-    let explanation = Validator::new(config, keys).explain(&token, now);
-    let mut steps: Vec<Value> = explanation
-        .steps
-        .iter()
-        .map(|s| json!({"check": s.name, "passed": s.passed, "value": s.value}))
-        .collect();
-    let verdict = explanation.verdict.and_then(|validated| {
-        check_log(args, &discovered, &validated, now, &mut steps).map(|()| validated)
+    let mut builder = args.relying_party.builder()?;
+    if let Some(place) = &args.log_at {
+        builder = builder.log_at(place);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let explained = runtime.block_on(async {
+        let relying_party = builder.build()?;
+        Ok::<_, anyhow::Error>(match args.at {
+            None => relying_party.explain(&token).await,
+            Some(at) => relying_party.explain_at(&token, at).await,
+        })
     });
-    report(args, &steps, verdict)
+    // A fetch that nobody waits for any more does not keep the command.
+    runtime.shutdown_background();
+    report(args.json, &explained?)
 }
 
-fn check_log(
-    args: &ValidateArgs,
-    discovered: &Discovered,
-    validated: &Validated,
-    now: u64,
-    steps: &mut Vec<Value>,
-) -> Result<(), Rejection> {
-    if args.log == LogMode::Off {
-        return Ok(());
-    }
-    let place = match (&args.log_at, &discovered.log_prefix) {
-        (Some(place), _) => Some(place.clone()),
-        (None, Some(prefix)) => {
-            validated.key_log().and_then(|l| l.split('.').next()).map(|id| format!("{prefix}/{id}"))
+fn report(as_json: bool, explained: &Explained) -> anyhow::Result<ExitCode> {
+    if as_json {
+        say(&document(explained).to_string())?;
+    } else {
+        for Step { name, passed, value } in &explained.steps {
+            let passed = if *passed { "passed" } else { "FAILED" };
+            say(&format!("{passed} {name:<12} {value}"))?;
         }
-        (None, None) => None,
-    };
-    let verdict = match place {
-        Some(place) => look_up(validated, &LogPlace(Place::parse(&place)), now, PUBLISH_WITHIN_S),
-        None => Verdict::Unknown { why: "no log is known: name --log-at".into() },
-    };
-    let policy = if args.log == LogMode::Require { LogPolicy::Require } else { LogPolicy::Report };
-    let result = apply(&verdict, policy);
-    let value = match &verdict {
-        Verdict::InLog { index } => format!("in log at index {index}"),
-        Verdict::Pending => "pending".to_owned(),
-        Verdict::Missing => "missing".to_owned(),
-        Verdict::Forged { index, .. } => format!("FORGED: another leaf stands at index {index}"),
-        Verdict::Unknown { why } => format!("unknown: {why}"),
-    };
-    let good = matches!(verdict, Verdict::InLog { .. });
-    steps.push(json!({"check": "log", "passed": good, "value": value}));
-    result
-}
-
-fn report(
-    args: &ValidateArgs,
-    steps: &[Value],
-    verdict: Result<Validated, Rejection>,
-) -> anyhow::Result<ExitCode> {
-    let code = match &verdict {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(1),
-    };
-    if args.json {
-        let document = match verdict {
-            Ok(validated) => json!({
-                "valid": true,
-                "claims": claims(&validated),
-                "kid": validated.kid(),
-                "steps": steps,
-            }),
-            Err(rejection) => json!({
-                "valid": false,
-                "code": rejection.code().as_str(),
-                "detail": rejection.detail(),
-                "retryable": rejection.retryable(),
-                "steps": steps,
-            }),
-        };
-        say(&document.to_string())?;
-        return Ok(code);
     }
-    for step in steps {
-        let passed = step.get("passed").and_then(Value::as_bool).unwrap_or(false);
-        let text = |name| step.get(name).and_then(Value::as_str).unwrap_or("");
-        say(&format!(
-            "{} {:<12} {}",
-            if passed { "passed" } else { "FAILED" },
-            text("check"),
-            text("value")
-        ))?;
-    }
-    match verdict {
+    match &explained.verdict {
+        Ok(_) if as_json => {}
         Ok(_) => say("valid")?,
+        Err(rejection) if is_unjudged(rejection) => {
+            complain(&format!("error: {}", rejection.detail()));
+            return Ok(ExitCode::from(2));
+        }
+        Err(_) if as_json => return Ok(ExitCode::from(1)),
         Err(rejection) => {
-            say(&format!("rejected: {}: {}", rejection.code().as_str(), rejection.detail()))?;
+            say(&format!("rejected: {rejection}"))?;
+            return Ok(ExitCode::from(1));
         }
     }
-    Ok(code)
+    Ok(ExitCode::SUCCESS)
 }
 
-fn claims(validated: &Validated) -> Value {
-    let payload = validated.signing_input().split('.').nth(1).unwrap_or("");
-    let bytes = chancery_token::b64::decode(payload).unwrap_or_default();
-    serde_json::from_slice(&bytes).unwrap_or(Value::Null)
+fn document(explained: &Explained) -> Value {
+    let step =
+        |step: &Step| json!({"check": step.name, "passed": step.passed, "value": step.value});
+    let steps: Vec<Value> = explained.steps.iter().map(step).collect();
+    match &explained.verdict {
+        Ok(accepted) => json!({
+            "valid": true,
+            "claims": accepted.token.to_map(),
+            "kid": accepted.token.kid(),
+            "steps": steps,
+        }),
+        Err(rejection) => json!({
+            // Neither yes nor no where it could not be judged.
+            "valid": if is_unjudged(rejection) { Value::Null } else { Value::Bool(false) },
+            "code": rejection.code().as_str(),
+            "detail": rejection.detail(),
+            "retryable": rejection.retryable(),
+            "steps": steps,
+        }),
+    }
 }
 
-fn discover(args: &ValidateArgs) -> anyhow::Result<Discovered> {
-    if let Some(file) = &args.jwks {
-        let keys = std::fs::read(file)
-            .map_err(|e| anyhow::anyhow!("key set `{}`: {e}", file.display()))?;
-        return Ok(Discovered { keys, log_prefix: None });
-    }
-    let web = Web::new();
-    let url = format!("{}/.well-known/openid-configuration", args.issuer);
-    let metadata = json::parse_object(&web.get(&url)?)?;
-    let member = |name: &str| metadata.get(name).and_then(Value::as_str);
-    if member("issuer") != Some(args.issuer.as_str()) {
-        anyhow::bail!("{url} names another issuer than `{}`", args.issuer);
-    }
-    let jwks = member("jwks_uri").ok_or_else(|| anyhow::anyhow!("{url} names no jwks_uri"))?;
-    let log_prefix = member("chancery_signers_uri").and_then(|u| u.strip_suffix("/signers"));
-    Ok(Discovered {
-        keys: web.get(jwks)?,
-        log_prefix: log_prefix.map(|base| format!("{base}/log")),
-    })
+/// Whether the rejection says nothing about the token: there was no key set to judge it by.
+fn is_unjudged(rejection: &Rejection) -> bool {
+    rejection.code() == RejectionCode::KeysUnavailable
 }
 
 /// `chancery prove`

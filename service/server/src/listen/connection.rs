@@ -19,7 +19,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -104,15 +103,12 @@ fn http_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 
 /// Serves one accepted connection to its end.
 pub(super) async fn handle(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: SocketAddr,
     shared: Arc<Shared>,
     mut phase: watch::Receiver<Phase>,
 ) {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    // Responses are written whole; waiting for more to send would only delay them. An error
-    // here means that the connection is gone, which the first read reports.
-    let _ = stream.set_nodelay(true);
     let Some(tls) = &shared.tls else {
         return serve_http(stream, peer, shared, phase).await;
     };

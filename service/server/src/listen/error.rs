@@ -16,6 +16,14 @@ pub enum ListenError {
         /// The operating system's answer.
         source: io::Error,
     },
+    /// The Unix socket cannot be listened on.
+    #[error("cannot listen on `{}`: {source}; {}", path.display(), local_advice(source))]
+    BindLocal {
+        /// The socket.
+        path: PathBuf,
+        /// The operating system's answer.
+        source: io::Error,
+    },
     /// A certificate or key file cannot be read.
     #[error("cannot read `{}`: {source}; check the path and that the service's user may read it", path.display())]
     TlsFile {
@@ -60,5 +68,15 @@ fn bind_advice(error: &io::Error) -> &'static str {
             "ports below 1024 need a privilege: choose a higher port"
         }
         _ => "choose another address",
+    }
+}
+
+fn local_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process uses it: stop that, or choose another path",
+        io::ErrorKind::AlreadyExists => {
+            "something else than a socket is there: choose another path"
+        }
+        _ => "its folder must exist and be writable, and its path have at most 107 bytes",
     }
 }

@@ -32,7 +32,11 @@ impl RelyingParty<'_> {
             (Validator::from_jwks(config, &answer.body).unwrap(), asked + max_age)
         });
         let verdict = validator.validate(token, now());
-        assert!(verdict.is_ok(), "{verdict:?}\n{:?}\n{token}", validator.keys_of(&self.lab.issuer("r")));
+        assert!(
+            verdict.is_ok(),
+            "{verdict:?}\n{:?}\n{token}",
+            validator.keys_of(&self.lab.issuer("r"))
+        );
         self.validator = Some((validator, until));
     }
 }

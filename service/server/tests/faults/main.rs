@@ -6,6 +6,7 @@
     reason = "tests fail where they are wrong"
 )]
 
+mod bindings;
 mod disk;
 mod keys;
 mod reload;

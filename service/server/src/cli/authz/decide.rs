@@ -1,0 +1,255 @@
+//! One request of a proxy, one answer.
+//!
+//! The two proxies ask in different forms and understand different answers:
+//!
+//! | | nginx `auth_request` | Envoy HTTP `ext_authz` |
+//! |---|---|---|
+//! | asks | [`NGINX_PATH`], the client's URI in `X-Original-URI` | [`ENVOY_PREFIX`] and the client's path and query, with its method |
+//! | lets in | 2xx | 200 alone |
+//! | denies | 401 (passes the challenge on), 403 | anything but 200 and 5xx, passed on as it is |
+//! | takes as failure | anything else: its client gets 500 | 5xx: its client gets `status_on_error`, 403 by default |
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::uri::Uri;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use chancery_relying_party::bearer::{Demands, Denial, token_of};
+use chancery_relying_party::{Accepted, Judgement, RelyingParty};
+
+use super::headers::{self, Told};
+use super::journal::Journal;
+use super::metrics::Metrics;
+
+/// Where nginx asks.
+pub const NGINX_PATH: &str = "/authz/nginx";
+/// What Envoy puts before the path of the request that it asks about.
+pub const ENVOY_PREFIX: &str = "/authz/envoy";
+
+/// Set by the proxy's configuration: scope values that this request needs, separated by spaces.
+const REQUIRE_SCOPE: HeaderName = HeaderName::from_static("x-chancery-require-scope");
+/// Set by the proxy's configuration: the audience that this request's token must name.
+const REQUIRE_AUDIENCE: HeaderName = HeaderName::from_static("x-chancery-require-audience");
+/// The URI that nginx's client asked for.
+const ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+
+/// Characters of a path that are logged.
+const MAX_SHOWN_CHARS: usize = 120;
+
+/// What every answer needs.
+pub struct Gate {
+    /// Who judges.
+    pub relying_party: RelyingParty,
+    /// The realm of challenges.
+    pub realm: String,
+    /// What is demanded of every token.
+    pub demands: Demands,
+    /// What is told of a good one.
+    pub told: Vec<Told>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where denials are written.
+    pub journal: Journal,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// `auth_request`.
+    Nginx,
+    /// HTTP `ext_authz`.
+    Envoy,
+}
+
+impl Proxy {
+    /// Its name, for metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// Who asks at this URI. A path beside the two is nobody's: a proxy that forgets its prefix must
+    /// not be told yes.
+    fn asking(uri: &Uri) -> Option<Self> {
+        let path = uri.path();
+        if path == NGINX_PATH {
+            return Some(Self::Nginx);
+        }
+        let rest = path.strip_prefix(ENVOY_PREFIX)?;
+        // `OPTIONS *` has the one path that does not begin with a slash.
+        matches!(rest.as_bytes().first(), None | Some(b'/' | b'*')).then_some(Self::Envoy)
+    }
+
+    /// The path and the query that the client asked for.
+    fn asked<'r>(self, uri: &'r Uri, headers: &'r HeaderMap) -> (&'r str, Option<&'r str>) {
+        match self {
+            Self::Envoy => (uri.path().strip_prefix(ENVOY_PREFIX).unwrap_or(""), uri.query()),
+            Self::Nginx => {
+                let original = headers.get(ORIGINAL_URI).and_then(|value| value.to_str().ok());
+                let original = original.unwrap_or("");
+                original.split_once('?').map_or((original, None), |(path, q)| (path, Some(q)))
+            }
+        }
+    }
+
+    /// What this proxy understands of a denial's status.
+    fn status(self, denial: &Denial) -> StatusCode {
+        match denial.status() {
+            // nginx would make a fault of its own out of the client's.
+            StatusCode::BAD_REQUEST if self == Self::Nginx => StatusCode::UNAUTHORIZED,
+            status => status,
+        }
+    }
+}
+
+/// The paths at which proxies ask. Method and body of a request mean nothing here.
+pub fn router(gate: Arc<Gate>) -> Router {
+    Router::new().fallback(answer).with_state(gate)
+}
+
+async fn answer(State(gate): State<Arc<Gate>>, request: Request) -> Response<Body> {
+    let began = Instant::now();
+    let (parts, _) = request.into_parts();
+    let Some(proxy) = Proxy::asking(&parts.uri) else { return nobody() };
+    let (path, query) = proxy.asked(&parts.uri, &parts.headers);
+    let decided = decide(&gate, &parts.headers, query).await;
+    let response = match &decided {
+        Ok(accepted) => allow(&gate, proxy, accepted),
+        Err(denial) => {
+            tell(&gate, proxy, &parts.method, path, denial);
+            deny(&gate, proxy, denial)
+        }
+    };
+    let outcome = decided.as_ref().err().map_or("allowed", Denial::code);
+    gate.metrics.decided(proxy, outcome, began.elapsed());
+    response
+}
+
+async fn decide(gate: &Gate, headers: &HeaderMap, query: Option<&str>) -> Result<Accepted, Denial> {
+    let token = token_of(headers, query)?;
+    // Nearly every token is decided by what is in memory, without waiting.
+    let accepted = match gate.relying_party.judge(token) {
+        Judgement::Decided(decided) => decided?,
+        Judgement::NeedsIo => gate.relying_party.validate(token).await?,
+    };
+    demands_of(gate, headers).check(&accepted.token)?;
+    Ok(accepted)
+}
+
+/// The demands of every request, and those that the proxy's configuration adds to this one. They
+/// only narrow, so a client that gets such a header through a careless proxy shuts itself out. One
+/// that says nothing demands what no token has: it is a mistake in the proxy's configuration.
+fn demands_of<'g>(gate: &'g Gate, headers: &HeaderMap) -> Cow<'g, Demands> {
+    let mut demands = Cow::Borrowed(&gate.demands);
+    for value in headers.get_all(REQUIRE_SCOPE) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        demands.to_mut().scopes.extend(value.split(' ').map(str::to_owned));
+    }
+    for value in headers.get_all(REQUIRE_AUDIENCE) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        demands.to_mut().audiences.push(value.into_owned());
+    }
+    demands
+}
+
+fn allow(gate: &Gate, proxy: Proxy, accepted: &Accepted) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let to = response.headers_mut();
+    to.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers::write(&gate.told, accepted, to);
+    if proxy == Proxy::Envoy {
+        headers::remove_others(to);
+    }
+    response
+}
+
+fn deny(gate: &Gate, proxy: Proxy, denial: &Denial) -> Response<Body> {
+    let mut response: Response<Body> = denial.response(&gate.realm);
+    *response.status_mut() = proxy.status(denial);
+    response
+}
+
+fn nobody() -> Response<Body> {
+    let text = format!("ask at {NGINX_PATH} or below {ENVOY_PREFIX}/\n");
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// Writes a denial for the operator. A request without credentials is no event: every client's
+/// first one may be.
+fn tell(gate: &Gate, proxy: Proxy, method: &Method, path: &str, denial: &Denial) {
+    let proxy = proxy.name();
+    // The path is the client's, and as long as it likes.
+    let path: String = path.chars().take(MAX_SHOWN_CHARS).collect();
+    if *denial == Denial::NoCredentials {
+        tracing::debug!(proxy, %method, path, "{denial}");
+        return;
+    }
+    if let Some(left_out) = gate.journal.line() {
+        if left_out > 0 {
+            tracing::info!(left_out, "denials were not written: there were too many");
+        }
+        tracing::info!(proxy, %method, path, code = denial.code(), "denied: {denial}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_two_paths_are_answered() {
+        for (uri, proxy) in [
+            ("/authz/nginx", Some(Proxy::Nginx)),
+            ("/authz/nginx?x", Some(Proxy::Nginx)),
+            ("/authz/envoy", Some(Proxy::Envoy)),
+            ("/authz/envoy/", Some(Proxy::Envoy)),
+            ("/authz/envoy/orders/1?x=1", Some(Proxy::Envoy)),
+            ("/authz/envoy//../healthz", Some(Proxy::Envoy)),
+            ("/authz/envoy*", Some(Proxy::Envoy)),
+            ("/authz/nginx/", None),
+            ("/authz/envoyx", None),
+            ("/authz", None),
+            ("/orders/1", None),
+            ("/healthz", None),
+            ("/metrics", None),
+            ("/", None),
+            ("http://host/authz/nginx", Some(Proxy::Nginx)),
+            ("/x/authz/nginx", None),
+        ] {
+            assert_eq!(Proxy::asking(&uri.parse().unwrap()), proxy, "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_clients_query_is_found_where_each_proxy_puts_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(ORIGINAL_URI, HeaderValue::from_static("/orders?access_token=x?y"));
+        let envoy: Uri = "/authz/envoy/a?b=c".parse().unwrap();
+        assert_eq!(Proxy::Envoy.asked(&envoy, &headers), ("/a", Some("b=c")));
+        let nginx: Uri = "/authz/nginx".parse().unwrap();
+        let found = Proxy::Nginx.asked(&nginx, &headers);
+        assert_eq!(found, ("/orders", Some("access_token=x?y")));
+        assert_eq!(Proxy::Nginx.asked(&nginx, &HeaderMap::new()), ("", None));
+    }
+
+    #[test]
+    fn nginx_gets_statuses_that_it_passes_on() {
+        for (denial, nginx, envoy) in [
+            (Denial::NoCredentials, 401, 401),
+            (Denial::Malformed("x"), 401, 400),
+            (Denial::OtherAudience("x".into()), 401, 401),
+            (Denial::InsufficientScope("x".into()), 403, 403),
+        ] {
+            assert_eq!(Proxy::Nginx.status(&denial).as_u16(), nginx, "{denial}");
+            assert_eq!(Proxy::Envoy.status(&denial).as_u16(), envoy, "{denial}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Listening sockets: TCP, and Unix for processes of the same machine.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
+
+use super::{BACKLOG, ListenError};
+
+/// The peer of every connection over a Unix socket, which has no address.
+pub const LOCAL_PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// Where connections come from.
+#[derive(Debug)]
+pub enum Socket {
+    /// The network.
+    Tcp(TcpListener),
+    /// This machine.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Socket {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl From<UnixListener> for Socket {
+    fn from(listener: UnixListener) -> Self {
+        Self::Unix(listener)
+    }
+}
+
+/// One accepted connection.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    pub(super) async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Responses are written whole; waiting for more to send would only delay them. An
+                // error here means that the connection is gone, which the first read reports.
+                let _ = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), peer))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), LOCAL_PEER))
+            }
+        }
+    }
+}
+
+/// Opens a listening socket. The unspecified IPv6 address `[::]` takes IPv4 connections too.
+///
+/// Must be called inside a tokio runtime.
+///
+/// # Errors
+///
+/// [`ListenError::Bind`] with the address and what to do.
+pub fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Without this, a restart would have to wait for the old connections' last minute.
+        socket.set_reuseaddr(true)?;
+        if address.is_ipv6() && address.ip().is_unspecified() {
+            rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+        }
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| ListenError::Bind { address, source })
+}
+
+/// Opens a listening Unix socket with these permissions, replacing one that nobody listens on.
+///
+/// Must be called inside a tokio runtime.
+///
+/// # Errors
+/// [`ListenError::BindLocal`] with the path and what to do.
+pub fn bind_local(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
+    let failed = |source| ListenError::BindLocal { path: path.to_owned(), source };
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(failed(io::ErrorKind::AlreadyExists.into()));
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(failed(io::ErrorKind::AddrInUse.into()));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // Until here the process's umask decides, which by default lets nobody else connect.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_local_socket_replaces_a_dead_one_and_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("chancery-socket-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("authz.sock");
+        let listener = bind_local(&path, 0o620).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o620);
+        let error = bind_local(&path, 0o600).unwrap_err().to_string();
+        assert!(error.contains("authz.sock") && error.contains("another process"), "{error}");
+        drop(listener);
+        drop(bind_local(&path, 0o600).unwrap());
+        let file = folder.join("file");
+        std::fs::write(&file, "kept").unwrap();
+        assert!(bind_local(&file, 0o600).is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+        assert!(bind_local(&folder.join("none/authz.sock"), 0o600).is_err());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
