@@ -27,10 +27,15 @@ const POLL: Duration = Duration::from_millis(50);
 /// Lines of a failed page's output that are shown.
 const OUTPUT_LINES: usize = 40;
 /// Where blocks of these kinds come from, and the endings of the files.
-const SOURCES: [(&str, &str, &str); 3] = [
+const SOURCES: [(&str, &str, &str); 8] = [
     ("python", "interop/python", "py"),
+    ("python", "validate/python/examples", "py"),
     ("js", "interop/node", "js"),
+    ("js", "validate/node/examples", "js"),
     ("rust", "validate/rust/examples", "rs"),
+    ("rust", "validate/relying-party/examples", "rs"),
+    ("nginx", "interop/nginx", "conf"),
+    ("yaml", "interop/envoy", "yaml"),
 ];
 
 /// Runs every page, or those named (`docs/clients.md`).
@@ -138,17 +143,23 @@ fn blocks(text: &str) -> Result<Vec<Block<'_>>> {
 
 /// Blocks in a language that another recipe runs must be parts of what it runs.
 fn check_source(root: &Path, block: &Block<'_>) -> Result<()> {
-    let Some((kind, folder, ending)) = SOURCES.iter().find(|source| source.0 == block.kind) else {
-        return Ok(());
-    };
-    for entry in std::fs::read_dir(root.join(folder)).with_context(|| format!("no {folder}"))? {
-        let path = entry?.path();
-        let right = path.extension().is_some_and(|extension| extension == *ending);
-        if right && std::fs::read_to_string(&path)?.contains(&block.text) {
-            return Ok(());
+    let sources = SOURCES.iter().filter(|source| source.0 == block.kind);
+    let mut folders = Vec::new();
+    for (_, folder, ending) in sources {
+        folders.push(*folder);
+        for entry in std::fs::read_dir(root.join(folder)).with_context(|| format!("no {folder}"))? {
+            let path = entry?.path();
+            let right = path.extension().is_some_and(|extension| extension == *ending);
+            if right && std::fs::read_to_string(&path)?.contains(&block.text) {
+                return Ok(());
+            }
         }
     }
-    bail!("line {}: this `{kind}` block is no part of a file in {folder}", block.line)
+    if folders.is_empty() {
+        return Ok(());
+    }
+    let (kind, folders) = (block.kind, folders.join(" or "));
+    bail!("line {}: this `{kind}` block is no part of a file in {folders}", block.line)
 }
 
 /// The page's `sh` blocks as one script that says on standard error where it is.
@@ -255,7 +266,11 @@ mod tests {
         }
         let own = Block { kind: "python", line: 7, text: "print('not in a file')\n".to_owned() };
         let error = check_source(root, &own).unwrap_err().to_string();
-        assert_eq!(error, "line 7: this `python` block is no part of a file in interop/python");
+        assert_eq!(
+            error,
+            "line 7: this `python` block is no part of a file in interop/python or \
+             validate/python/examples"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use crate::recipes::{Outcome, no_arguments};
 use crate::run::{output, run, works};
 use crate::service::{Binaries, Service, TempFolder, free_addresses};
+use crate::{node_binding, python_binding};
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,33 +17,25 @@ const SCHEDULE: &str = "rotate_every_s = 2\npublish_lead_s = 4\nmax_lifetime_s =
 const WATCH_SECONDS: &str = "15";
 const CLIENT: &str = "rotation";
 const AUDIENCE: &str = "https://api.example";
-/// The oldest Python and Node that the pinned libraries run on.
-const PYTHON: &str = "import sys; sys.exit(sys.version_info < (3, 10))";
+const PYTHON_PACKAGES: &str = "interop/python/requirements.txt";
+/// The oldest Node that the pinned libraries run on.
 const NODE: &str = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
 
-/// PyJWT and jwcrypto.
+/// PyJWT and jwcrypto, then our own package.
 pub fn python(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
-    if !works(Command::new("python3").args(["-c", PYTHON])) {
-        return skipped("python3 (3.10 or later) is not installed");
-    }
-    let (folder, venv) = (root.join("interop/python"), root.join("target/ci/venv"));
-    if !works(Command::new(venv.join("bin/python")).args(["-m", "pip", "--version"]))
-        && !works(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))
+    let interpreter = match python_binding::environment(root)
+        .and_then(|python| python_binding::install(&python, root, PYTHON_PACKAGES))
     {
-        return skipped("python3 cannot make an environment; install its venv module");
-    }
-    let interpreter = venv.join("bin/python");
-    let mut install = Command::new(&interpreter);
-    install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    install.arg("--requirement").arg(folder.join("requirements.txt"));
-    if run(&mut install).is_err() {
-        return skipped("the packages of interop/python/requirements.txt cannot be installed");
-    }
-    try_scripts(root, &Toolkit { interpreter, folder, suffix: "py" })
+        Err(reason) => return skipped(&reason),
+        Ok(interpreter) => interpreter,
+    };
+    let folder = root.join("interop/python");
+    try_scripts(root, &Toolkit { interpreter, folder, suffix: "py" })?;
+    python_binding::test(root)
 }
 
-/// npm's jose.
+/// npm's jose, then our own package.
 pub fn node(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
     if !works(Command::new("node").args(["-e", NODE])) {
@@ -59,10 +52,12 @@ pub fn node(root: &Path, arguments: &[String]) -> Result<Outcome> {
     if run(&mut install).is_err() {
         return skipped("the packages of interop/node/package-lock.json cannot be installed");
     }
-    try_scripts(root, &Toolkit { interpreter: "node".into(), folder, suffix: "js" })
+    try_scripts(root, &Toolkit { interpreter: "node".into(), folder, suffix: "js" })?;
+    node_binding::test(root)
 }
 
-fn skipped(reason: &str) -> Result<Outcome> {
+/// What a recipe answers that could not run.
+pub fn skipped(reason: &str) -> Result<Outcome> {
     Ok(Outcome::Skipped(reason.to_owned()))
 }
 
@@ -125,7 +120,7 @@ fn configuration(listen: SocketAddr, client: &str) -> String {
 }
 
 /// Copies the files of a folder, not its folders.
-fn copy_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
     let copy = || -> std::io::Result<()> {
         std::fs::create_dir_all(to)?;
         for entry in std::fs::read_dir(from)? {

@@ -1,9 +1,13 @@
 //! The one way in: `cargo xtask help` lists every recipe, and CI calls the same ones.
 
+mod authz;
+mod bindings;
 mod docs_smoke;
 mod first_run;
 mod fuzz;
 mod interop;
+mod node_binding;
+mod python_binding;
 mod recipes;
 mod run;
 mod service;

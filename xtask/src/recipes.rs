@@ -1,7 +1,9 @@
 //! The recipes: one line each in [`RECIPES`], one small function each below.
 
-use crate::run::{cargo, run, works};
-use crate::{docs_smoke, first_run, fuzz, interop, structure};
+use crate::run::{cargo, run, shown, works};
+use crate::{
+    authz, bindings, docs_smoke, first_run, fuzz, interop, node_binding, python_binding, structure,
+};
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -54,10 +56,34 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "python",
-        about: "PyJWT and jwcrypto against a running service",
+        about: "PyJWT and jwcrypto against a running service; our own package, built and tested",
         run: interop::python,
     },
-    Recipe { name: "node", about: "npm's jose against a running service", run: interop::node },
+    Recipe {
+        name: "wheel",
+        about: "the package `chancery` for Python and this machine, as a wheel in target/wheels",
+        run: python_binding::wheel,
+    },
+    Recipe {
+        name: "node",
+        about: "npm's jose against a running service; our own package, built and tested",
+        run: interop::node,
+    },
+    Recipe {
+        name: "npm",
+        about: "the package `chancery` for Node as a tarball in target/npm (--bench: measured)",
+        run: node_binding::npm,
+    },
+    Recipe {
+        name: "bindings",
+        about: "Rust, Python and Node validate at once: quick starts, rotation, a compromise",
+        run: bindings::recipe,
+    },
+    Recipe {
+        name: "authz",
+        about: "`chancery authz` behind real nginx, as docs/authz.md says (--release: measure)",
+        run: authz::recipe,
+    },
     Recipe {
         name: "docs-smoke",
         about: "every `sh` block of README.md and docs/, or of the pages named ([PAGE...])",
@@ -71,11 +97,27 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
 ];
 
+/// Crates that need more than Rust and a C compiler to be built or tested; each has its own recipe.
+const BINDINGS: [&str; 2] = ["chancery-node", "chancery-python"];
+
+/// Features that nothing here needs and that are tested all the same.
+const FEATURES: &str = "chancery-relying-party/axum";
+
+/// A cargo command for every crate but the bindings.
+fn workspace(root: &Path, command: &str, arguments: &[&str]) -> Command {
+    let mut cargo = cargo(root, &[command, "--workspace"]);
+    for binding in BINDINGS {
+        cargo.args(["--exclude", binding]);
+    }
+    cargo.args(["--features", FEATURES]).args(arguments);
+    cargo
+}
+
 fn test(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
     structure(root, &[])?;
-    let mut command = cargo(root, &["test", "--workspace", "--no-fail-fast"]);
-    println!("$ cargo test --workspace --no-fail-fast");
+    let mut command = workspace(root, "test", &["--no-fail-fast"]);
+    println!("$ {}", shown(&command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let stdout = child.stdout.take().context("cargo test has no standard output")?;
     let mut tally = Tally::default();
@@ -156,13 +198,13 @@ fn fmt(root: &Path, arguments: &[String]) -> Result<Outcome> {
 
 fn clippy(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
-    run(&mut cargo(root, &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(&mut workspace(root, "clippy", &["--all-targets", "--", "-D", "warnings"]))?;
     Ok(Outcome::Passed)
 }
 
 fn doc(root: &Path, arguments: &[String]) -> Result<Outcome> {
     no_arguments(arguments)?;
-    run(cargo(root, &["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    run(workspace(root, "doc", &["--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     Ok(Outcome::Passed)
 }
 
@@ -212,7 +254,7 @@ pub fn no_arguments(arguments: &[String]) -> Result<()> {
 }
 
 /// Whether the one flag that a recipe knows is given; anything else is an error.
-fn flag(arguments: &[String], name: &str) -> Result<bool> {
+pub fn flag(arguments: &[String], name: &str) -> Result<bool> {
     match arguments {
         [] => Ok(false),
         [one] if one == name => Ok(true),
