@@ -20,30 +20,40 @@ const SETTINGS = {
   algorithms: texts,
   tenants: texts,
   acceptEddsa: truth,
-  log: text,
+  log: policy,
   logAt: text,
-  attestation: text,
+  attestation: policy,
   anchor: text,
   cache: wholeNumber,
   allowPlainHttp: truth,
   rootCertificates: text,
   bounds,
+  onFinding: callable,
 }
 
-// Answers `{ settings, onFinding }`. Each member of `options` is read once, inherited ones too.
+// The limits in `bounds`.
+const BOUNDS = {
+  minAge: seconds,
+  maxAge: seconds,
+  defaultAge: seconds,
+  coolDown: seconds,
+  keep: seconds,
+  retryAtMost: seconds,
+  fetchTimeout: seconds,
+  connectTimeout: seconds,
+  waiting: wholeNumber,
+  publishWithin: wholeNumber,
+  checkpointAge: seconds,
+  logBytes: wholeNumber,
+  reports: wholeNumber,
+}
+
+// Answers `{ settings, onFinding }`.
 function read(options) {
   if (typeof options !== 'object' || options === null) {
     throw new TypeError('a validator takes an object with at least `issuer` and `audience`')
   }
-  const settings = {}
-  let onFinding
-  for (const name in options) {
-    const value = options[name]
-    if (value === undefined) continue
-    if (name === 'onFinding') onFinding = callable(name, value)
-    else if (Object.hasOwn(SETTINGS, name)) settings[name] = SETTINGS[name](name, value)
-    else throw new TypeError(`\`${name}\` is no setting; there are ${known()}`)
-  }
+  const { onFinding, ...settings } = checked(SETTINGS, options, (name) => name)
   for (const name of ['issuer', 'audience']) {
     if (!(name in settings)) throw new TypeError(`\`${name}\` is missing`)
   }
@@ -53,8 +63,19 @@ function read(options) {
   return { settings, onFinding }
 }
 
-function known() {
-  return [...Object.keys(SETTINGS), 'onFinding'].map((name) => `\`${name}\``).join(', ')
+// The members of `given` that are there, inherited ones too. Each is read once.
+function checked(known, given, full) {
+  const members = {}
+  for (const name in given) {
+    const value = given[name]
+    if (value === undefined) continue
+    if (!Object.hasOwn(known, name)) {
+      const names = Object.keys(known).map((one) => `\`${one}\``)
+      throw new TypeError(`\`${full(name)}\` is no setting; there are ${names.join(', ')}`)
+    }
+    members[name] = known[name](full(name), value)
+  }
+  return members
 }
 
 function text(name, value) {
@@ -67,6 +88,13 @@ function texts(name, value) {
   if (typeof value === 'string') return [text(name, value)]
   if (!Array.isArray(value)) wrong(name, 'a string or an array of them', value)
   return Array.from(value, (one) => text(name, one))
+}
+
+function policy(name, value) {
+  if (!['off', 'report', 'require'].includes(text(name, value))) {
+    throw new TypeError(`\`${name}\` is \`off\`, \`report\` or \`require\`, not \`${value}\``)
+  }
+  return value
 }
 
 function truth(name, value) {
@@ -86,13 +114,12 @@ function callable(name, value) {
 
 function bounds(name, value) {
   if (!isRecord(value)) wrong(name, 'an object of numbers', value)
-  const given = Object.entries(value).filter(([, bound]) => bound !== undefined)
-  for (const [bound, number] of given) {
-    if (!(Number.isFinite(number) && number >= 0)) {
-      wrong(`${name}.${bound}`, 'a number, 0 or more', number)
-    }
-  }
-  return Object.fromEntries(given)
+  return checked(BOUNDS, value, (bound) => `${name}.${bound}`)
+}
+
+function seconds(name, value) {
+  if (!(Number.isFinite(value) && value >= 0)) wrong(name, 'a number of seconds, 0 or more', value)
+  return value
 }
 
 // One value, or an object from issuers to values. Which of the two is known: texts are values.

@@ -1,4 +1,5 @@
-// Runs the programs of the documentation against a running service in development mode.
+// Runs the programs of the documentation, and validators of other kinds, against a running service
+// in development mode.
 //
 // usage: node examples.js URL DATA_FOLDER CHANCERY
 

@@ -283,7 +283,10 @@ test('settings that are wrong are a TypeError that names them', () => {
     [{ jwksUri: 'file:///etc/passwd', jwks: undefined }, /file/],
     [{ rootCertificates: 'no PEM' }, /certificate/],
     [{ bounds: { coolDown: -1 } }, /coolDown/],
-    [{ bounds: { warp: 9 } }, /warp/],
+    [{ bounds: { warp: 9 } }, /`bounds\.warp` is no setting/],
+    [{ bounds: { waiting: 0.5 } }, /`bounds\.waiting` is a whole number/],
+    [{ bounds: { keep: 1e300 } }, /keep/],
+    [{ bounds: { coolDown: 0 } }, /cool_down/],
     [{ bounds: [] }, /`bounds`/],
     [{ onFinding: 'log' }, /`onFinding`/],
   ]

@@ -17,7 +17,7 @@ def main() -> None:
     except Rejection as rejection:
         # The code is stable; the detail is for your log, not for whoever sent the token.
         raise SystemExit(f"rejected as {rejection.code}: {rejection.remedy}") from rejection
-    print(f"valid: {claims['sub']} may {claims.get('scope', 'nothing')}")
+    print(f"valid: {claims['sub']}, {claims['jti']}")
 
 
 if __name__ == "__main__":

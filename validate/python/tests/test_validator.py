@@ -75,7 +75,7 @@ def test_explain_lists_each_check(validator, issuer, token):
     assert [step["passed"] for step in told["steps"]] == [True] * len(told["steps"])
     assert told["rejection"] is None and told["accepted"].claims == issuer.claims()
     failed = validator.explain(issuer.token(aud="x"))
-    assert failed["steps"][-1]["name"] == "audience" and not failed["steps"][-1]["passed"]
+    assert failed["steps"][-1]["check"] == "audience" and not failed["steps"][-1]["passed"]
     assert failed["rejection"]["code"] == "wrong_audience" and failed["accepted"] is None
     assert asyncio.run(validator.explain_async(token))["steps"] == told["steps"]
 

@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match relying_party.validate(token).await {
         Ok(accepted) => {
             let claims = accepted.token.claims();
-            println!("valid: {} may {}", claims.sub, claims.scope.unwrap_or("nothing"));
+            println!("valid: {} by {}", claims.sub, accepted.token.kid());
             Ok(())
         }
         // The code is stable; the detail is for your log, not for whoever sent the token.

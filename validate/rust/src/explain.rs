@@ -8,6 +8,7 @@ use crate::{Rejection, Validated};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// The check's stable name, in snake case; `docs/rejections.md` lists them.
+    #[serde(rename = "check")]
     pub name: &'static str,
     /// Whether it was passed. Only the last step of an explanation can have failed.
     pub passed: bool,

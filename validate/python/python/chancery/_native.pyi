@@ -85,7 +85,7 @@ class NativeValidator:
         """As `judge`, but None where that would wait."""
 
     def explain(self, token: str | bytes, *, now: int | None = None) -> dict[str, Any]:
-        """The judgement step by step: `steps`, each with `name`, `passed` and the `value` seen,
+        """The judgement step by step: `steps`, each with `check`, `passed` and the `value` seen,
         and either `accepted`, an `Accepted`, or `rejection` with `code` and `detail`; the other is
         None. It raises no `Rejection`."""
 
