@@ -14,7 +14,7 @@ use chancery_tlog::{
 };
 use chancery_token::jwks::{KeySet, Member, Window};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
-use chancery_validate::anchor::{Anchor, AnchorReader};
+use chancery_validate::anchor::{Anchor, AnchorReader, Recollection};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -103,7 +103,7 @@ fuzz_target!(|data: &[u8]| {
         ..Member::new(LOG.key.public().clone())
     };
     let set = KeySet::from_members(vec![member]).expect("a set of one key");
-    let keys = LOG.anchor.announced(&set, NOW, &served);
+    let keys = LOG.anchor.announced(&set, NOW, &served, &mut Recollection::default());
     let believed = keys.kids().count() == 1;
     assert!(!(believed && wrong), "a key at another's announcement");
     let truth = match served.which {

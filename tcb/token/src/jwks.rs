@@ -94,7 +94,7 @@ impl Member {
             kid: required_str(jwk, "kid")?.to_owned(),
             key,
             issuer: optional_str(jwk, "issuer")?.map(str::to_owned),
-            window: read_window(jwk)?,
+            window: if rsa.is_some() { read_foreign_window(jwk)? } else { read_window(jwk)? },
             exp: optional_seconds(jwk, "exp")?,
             log: optional_str(jwk, "log")?.map(str::to_owned),
         })
@@ -139,7 +139,8 @@ impl KeySet {
 
     /// Reads a JWK Set in which RSA keys need not say `alg`: RFC 7517, section 4.4 makes the member
     /// optional, and large publishers leave it out. Each such key is bound to `rsa`, and to nothing
-    /// else.
+    /// else. Some publishers write `nbf` for when a key was made; only with `signs_until` it is a
+    /// window.
     ///
     /// # Errors
     /// Those of [`KeySet::parse`].
@@ -177,6 +178,17 @@ impl KeySet {
             }
         }
         Ok(result)
+    }
+
+    /// The `kid` of each member of a set that shows a private or symmetric key. Such a set is refused
+    /// as a whole; this says which keys nobody should trust any more, whoever published them before.
+    #[must_use]
+    pub fn exposed(bytes: &[u8]) -> Vec<String> {
+        let Ok(set) = json::parse_object(bytes) else { return Vec::new() };
+        let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
+        let members = keys.filter_map(Value::as_object);
+        let exposed = members.filter(|jwk| jwk::refuse_secrets(jwk).is_err());
+        exposed.filter_map(|jwk| jwk.get("kid")?.as_str()).map(str::to_owned).collect()
     }
 
     /// Makes a set of members that are at hand.
@@ -239,6 +251,11 @@ fn read_window(jwk: &Map<String, Value>) -> Result<Option<Window>, Error> {
         }
         _ => Err(Error::Window),
     }
+}
+
+/// A window in a set of others: `nbf` alone is none.
+fn read_foreign_window(jwk: &Map<String, Value>) -> Result<Option<Window>, Error> {
+    if jwk.contains_key("signs_until") { read_window(jwk) } else { Ok(None) }
 }
 
 fn optional_seconds(jwk: &Map<String, Value>, member: &'static str) -> Result<Option<u64>, Error> {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use chancery_validate::anchor::Anchor;
 use chancery_validate::log::LogPolicy;
-use chancery_validate::{Attestation, Keys, TokenCache, Validator, ValidatorConfig};
+use chancery_validate::{Attestation, Keys, Profile, TokenCache, Validator, ValidatorConfig};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -45,6 +45,13 @@ enum Given {
     Jwks(Vec<u8>),
     JwksUri(String),
     Metadata(String),
+}
+
+impl Given {
+    /// Whether it may say where the issuer's logs are.
+    const fn tells_logs(&self) -> bool {
+        matches!(self, Self::Metadata(_))
+    }
 }
 
 impl Builder {
@@ -149,6 +156,23 @@ impl Builder {
         self
     }
 
+    /// Whether the logs that are demanded can be found.
+    fn check_logs(&self) -> Result<(), BuildError> {
+        if self.log == LogPolicy::Off && self.anchor.is_none() {
+            return Ok(());
+        }
+        if self.config.profile != Profile::Strict {
+            return Err(BuildError::LogOfOthers);
+        }
+        let nowhere = self.sources.iter().find(|(_, source)| !source.tells_logs());
+        match nowhere {
+            Some((issuer, _)) if self.log_at.is_none() => {
+                Err(BuildError::NoLogPlace(issuer.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Builds it, and begins to fetch. It does not wait: [`RelyingParty::ready`] does.
     ///
     /// # Errors
@@ -156,6 +180,7 @@ impl Builder {
     pub fn build(self) -> Result<RelyingParty, BuildError> {
         self.config.check()?;
         self.bounds.check()?;
+        self.check_logs()?;
         let web = Web::new(&self.bounds, self.roots.as_deref(), self.plain_http)?;
         let clock = Arc::new(Clock::new());
         let issuers = self.issuers(&web, &clock)?;

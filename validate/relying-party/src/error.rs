@@ -33,6 +33,14 @@ pub enum BuildError {
     /// The HTTP client could not be made.
     #[error("the HTTP client could not be made: {0}")]
     Client(String),
+    /// Logs are asked for tokens that are in none.
+    #[error("log and anchor are for profile `strict`: only its tokens and keys are in logs")]
+    LogOfOthers,
+    /// Nothing says where the logs are.
+    #[error(
+        "a key set was given for `{0}`, so nothing says where its logs are; name their place (`log_at`)"
+    )]
+    NoLogPlace(String),
     /// Key sets must be fetched, and there is no tokio runtime to do it on.
     #[error(
         "there is no tokio runtime here; build inside one, or give the builder the handle of one"
@@ -57,6 +65,8 @@ pub(crate) enum FetchError {
     TimedOut(Duration),
     #[error("{url}: {why}")]
     Content { url: String, why: String },
+    #[error("{url}: {why}; the keys that it shows are distrusted: {}", .kids.join(", ").escape_debug())]
+    Exposed { url: String, why: String, kids: Vec<String> },
 }
 
 impl FetchError {

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use chancery_token::jwks::KeySet;
 use chancery_token::jwks::MAX_SET_BYTES;
-use chancery_validate::anchor::Anchor;
+use chancery_validate::anchor::{Anchor, Recollection};
 use chancery_validate::{Keys, Profile};
 use reqwest::Url;
 use tokio::sync::{Notify, watch};
@@ -79,6 +80,9 @@ pub struct Means {
 pub trait Takes: Send + Sync {
     /// New keys of an issuer, or the same again; `lifetime_s` is what their publisher says.
     fn take(&self, issuer: &Issuer, keys: &Keys, lifetime_s: Option<u64>);
+
+    /// Keys of an issuer, by `kid`, whose private halves their publisher has shown.
+    fn distrust(&self, issuer: &Issuer, kids: &[String]);
 }
 
 impl Issuer {
@@ -203,6 +207,10 @@ fn settle<T: Takes>(
             news.failures = news.failures.saturating_add(1);
             news.last_error = Some(error.to_string());
             drop(news);
+            // The rest of the last good set is used on, but not what everybody can sign with now.
+            if let FetchError::Exposed { kids, .. } = &error {
+                taker.distrust(issuer, kids);
+            }
             // Where the key set was may be wrong by now.
             held.found = None;
             issuer.keeper().failed(means.clock.now().ms, random());
@@ -223,6 +231,8 @@ struct Held {
     logs: Option<Arc<Place>>,
     /// The set as it was served, with its entity tag and address.
     served: Option<(Keys, Option<String>, Url)>,
+    /// What the signers of the anchor's logs have said.
+    recollection: Recollection,
 }
 
 struct Fetched {
@@ -243,7 +253,8 @@ impl Held {
         let believed = match (&means.anchor, &means.logs, served.set()) {
             (Some(anchor), Some(logs), Some(set)) => {
                 let unix_s = means.clock.now().unix_s;
-                logs.announced(anchor, set, self.logs.as_ref(), unix_s).await
+                let place = self.logs.as_ref();
+                logs.announced(anchor, set, place, unix_s, &mut self.recollection).await
             }
             _ => served,
         };
@@ -280,7 +291,11 @@ impl Held {
         let answer = means.web.get(&url, MAX_SET_BYTES, etag).await?;
         let keys = match (answer.body, known) {
             (Some(body), _) => Keys::parse(means.profile, &body).map_err(|rejection| {
-                FetchError::Content { url: url.to_string(), why: rejection.to_string() }
+                let (url, why) = (url.to_string(), rejection.to_string());
+                match KeySet::exposed(&body) {
+                    kids if kids.is_empty() => FetchError::Content { url, why },
+                    kids => FetchError::Exposed { url, why, kids },
+                }
             })?,
             (None, Some((keys, _, _))) => keys,
             // Without an entity tag that was sent there is no such answer.

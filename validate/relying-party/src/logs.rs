@@ -14,7 +14,7 @@ use std::time::Duration;
 use chancery_tlog::note::Note;
 use chancery_tlog::{Checkpoint, EntriesTileId, LogId, TILE_WIDTH, TileId};
 use chancery_token::jwks::KeySet;
-use chancery_validate::anchor::{Anchor, AnchorReader};
+use chancery_validate::anchor::{Anchor, AnchorReader, Recollection};
 use chancery_validate::log::{LogReader, Verdict, look_up};
 use chancery_validate::{Keys, Validated};
 use tokio::runtime::Handle;
@@ -149,6 +149,7 @@ impl Logs {
         set: &KeySet,
         place: Option<&Arc<Place>>,
         unix_s: u64,
+        recollection: &mut Recollection,
     ) -> Keys {
         let nowhere = Arc::new(Place::Folder(String::new()));
         let mut memory = Memory::new(place.unwrap_or(&nowhere));
@@ -158,14 +159,14 @@ impl Logs {
         memory.takes_last_good = true;
         memory.patience = Some(self.timeout / ANCHOR_ROUNDS);
         for _ in 0..MAX_RUNS {
-            let keys = anchor.announced(set, unix_s, &memory);
+            let keys = anchor.announced(set, unix_s, &memory, recollection);
             let missing = memory.missing.take();
             if missing.is_empty() {
                 return keys;
             }
             self.gather(&mut memory, missing).await;
         }
-        anchor.announced(set, unix_s, &memory)
+        anchor.announced(set, unix_s, &memory, recollection)
     }
 
     /// Puts objects into a memory: from what is kept, or by fetching them all at once.

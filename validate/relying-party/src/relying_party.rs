@@ -91,13 +91,20 @@ impl RelyingParty {
     fn judge_when(&self, token: &str, at: Option<u64>) -> Judgement {
         let inner = &*self.0;
         let now = inner.clock.now();
-        let current = inner.current(now.ms);
-        let verdict = current.validator.validate(token, at.unwrap_or(now.unix_s));
+        let mut current = inner.current(now.ms);
+        let mut verdict = current.validator.validate(token, at.unwrap_or(now.unix_s));
         if let Some(issuer) = inner.misses(&current, &verdict, token)
             && issuer.is_kept
-            && issuer.keeper().would(now.ms) != Ask::TooSoon
         {
-            return Judgement::NeedsIo;
+            if issuer.keeper().would(now.ms) != Ask::TooSoon {
+                return Judgement::NeedsIo;
+            }
+            // A fetch may have ended since the judgement began.
+            let newer = inner.current(now.ms);
+            if !Arc::ptr_eq(&current, &newer) {
+                verdict = newer.validator.validate(token, at.unwrap_or(now.unix_s));
+                current = newer;
+            }
         }
         let accepted = inner.say_unavailable(&current, verdict, token).and_then(|validated| {
             inner.attestation.without_evidence()?;
@@ -312,7 +319,9 @@ impl Inner {
         token: &str,
     ) -> Result<Validated, Rejection> {
         match self.misses(current, &verdict, token) {
-            Some(issuer) if is_unavailable(&verdict) => Err(unavailable(issuer)),
+            Some(issuer) if is_unavailable(current, &issuer.name, &verdict) => {
+                Err(unavailable(issuer))
+            }
             _ => verdict,
         }
     }
@@ -444,7 +453,8 @@ impl Inner {
     ) -> Result<Accepted, Rejection> {
         if self.attestation != Attestation::Off {
             let value = "unknown: this version appraises no evidence".to_owned();
-            steps.push(Step { name: "attestation", passed: false, value });
+            let counts = self.attestation == Attestation::Require;
+            steps.push(Step { name: "attestation", passed: false, counts, value });
             self.attestation.without_evidence()?;
         }
         if self.log == LogPolicy::Off {
@@ -452,7 +462,8 @@ impl Inner {
         }
         let verdict = self.look_up(&token, at).await;
         let passed = matches!(verdict, Verdict::InLog { .. });
-        steps.push(Step { name: "log", passed, value: shown(&verdict) });
+        let counts = self.log == LogPolicy::Require;
+        steps.push(Step { name: "log", passed, counts, value: shown(&verdict) });
         apply(&verdict, self.log)?;
         Ok(Accepted { token, log: Some(verdict) })
     }
@@ -506,18 +517,36 @@ impl Takes for Inner {
             return;
         };
         let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = {
-            let mut keeper = issuer.keeper();
-            keeper.fetched(self.clock.now().ms, lifetime_s, random());
-            keeper.believed_until()
-        };
+        // The keeper stays locked until the keys are in use: whoever it then tells that no fetch runs
+        // must find them.
+        let mut keeper = issuer.keeper();
+        keeper.fetched(self.clock.now().ms, lifetime_s, random());
+        let until = keeper.believed_until();
         let current = self.current.load().with(index, &issuer.name, keys.clone(), until);
         self.current.store(Arc::new(current));
     }
+
+    fn distrust(&self, issuer: &Issuer, kids: &[String]) {
+        let Some(index) = self.issuers.iter().position(|other| other.name == issuer.name) else {
+            return;
+        };
+        let _replacing = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        if let Some(keys) = current.validator.keys_of(&issuer.name) {
+            let until = current.believed_until.get(index).copied().flatten();
+            let without = current.with(index, &issuer.name, keys.without(kids), until);
+            self.current.store(Arc::new(without));
+        }
+    }
 }
 
-fn is_unavailable(verdict: &Result<Validated, Rejection>) -> bool {
-    verdict.as_ref().is_err_and(|rejection| rejection.code() == RejectionCode::KeysUnavailable)
+/// Whether there is no key set, and not only no announcement of the key.
+fn is_unavailable(current: &Current, issuer: &str, verdict: &Result<Validated, Rejection>) -> bool {
+    let keys = current.validator.keys_of(issuer);
+    keys.is_none_or(|keys| keys.set().is_none())
+        && verdict
+            .as_ref()
+            .is_err_and(|rejection| rejection.code() == RejectionCode::KeysUnavailable)
 }
 
 fn unavailable(issuer: &Issuer) -> Rejection {
@@ -535,5 +564,43 @@ fn shown(verdict: &Verdict) -> String {
         Verdict::Missing => "missing".to_owned(),
         Verdict::Forged { index, .. } => format!("FORGED: another leaf stands at index {index}"),
         Verdict::Unknown { why } => format!("unknown: {why}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// Else a token would be rejected, in the very moment in which its key arrived.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn whoever_is_told_that_no_fetch_runs_finds_what_the_last_one_brought() {
+        // Nobody answers here, so that the fetch that runs is ended by the test.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let issuer = format!("http://{}", silent.local_addr().unwrap());
+        let own = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let root = own.cert.pem().into_bytes();
+        let keys = Keys::parse(chancery_validate::Profile::Strict, br#"{"keys":[]}"#).unwrap();
+        for _ in 0..100 {
+            let config = ValidatorConfig::new(&issuer, "https://api.example");
+            let party = RelyingParty::builder(config).root_certificates(&root).build().unwrap();
+            while party.0.issuers[0].keeper().would(0) != Ask::Wait {
+                tokio::task::yield_now().await;
+            }
+            let looks = Arc::new(AtomicBool::new(false));
+            let (inner, looking) = (Arc::clone(&party.0), Arc::clone(&looks));
+            let looker = std::thread::spawn(move || {
+                while inner.issuers[0].keeper().would(0) == Ask::Wait {
+                    looking.store(true, Ordering::Relaxed);
+                }
+                inner.current.load().has(0)
+            });
+            while !looks.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            party.0.take(&party.0.issuers[0], &keys, None);
+            assert!(looker.join().unwrap());
+        }
     }
 }

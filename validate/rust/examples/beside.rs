@@ -85,10 +85,7 @@ fn measure(algorithm: Algorithm, duration: Duration) -> Result<(), Box<dyn Error
 
 /// Operations a second of this thread's processor time: the median of the slices, because what
 /// disturbs one slice, another tenant of the processor say, says nothing about the operation.
-fn rates(
-    operations: &mut [Operation<'_>],
-    duration: Duration,
-) -> Result<Vec<f64>, Box<dyn Error>> {
+fn rates(operations: &mut [Operation<'_>], duration: Duration) -> Result<Vec<f64>, Box<dyn Error>> {
     let mut slices: Vec<Vec<Duration>> = vec![Vec::new(); operations.len()];
     let mut spent = Duration::ZERO;
     while spent < duration {

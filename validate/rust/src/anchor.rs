@@ -2,30 +2,37 @@
 //!
 //! Without an anchor whoever serves `jwks.json` decides which keys exist. With one, a key counts
 //! only if its announcement stands in a log of the anchor: under a checkpoint that the log's own key
-//! signed, for this issuer, and with a window that the served one does not widen. While the log's
-//! signer lives, its signed key set (`keys.jwt`) must list the key as well, so that what it has
-//! withdrawn is gone. Who serves the logs can withhold that set, and with it a withdrawal, but cannot
-//! make up a key (INVARIANT I8).
+//! signed, for this issuer, and with a window that the served one does not widen. All logs of an anchor
+//! are believed about every issuer whose keys they announce.
+//!
+//! While the log's signer lives, its signed key set (`keys.jwt`) must list the key as well, so that
+//! what it has withdrawn is gone, and stays gone ([`Recollection`]) although that set is withheld
+//! later. Who serves the logs can withhold it from the beginning, and with it a withdrawal, but
+//! cannot make up a key (INVARIANT I8).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
 use chancery_entry::{Announcement, Entry};
 use chancery_tlog::note::{KeyType, VerifierKey};
 use chancery_tlog::{
-    Checkpoint, EntriesTileId, LogId, TILE_WIDTH, TileId, TileSource, decode_entries,
+    Checkpoint, EntriesTileId, LogId, ProofError, TILE_WIDTH, TileId, TileSource, decode_entries,
     inclusion_proof, leaf_hash, verify_inclusion,
 };
-use chancery_token::jwks::{KeySet, Member, Window};
-use chancery_token::{Algorithm, PublicKey, json, jws};
+use chancery_token::jwks::{KeySet, MAX_SET_BYTES, Member, Window};
+use chancery_token::{Algorithm, KeyId, PublicKey, json, jws};
 use serde_json::Value;
 
 use crate::explain::shown;
+use crate::keys::Doubt;
 use crate::{DEFAULT_LEEWAY_S, Keys, LogAddress, MAX_LEEWAY_S};
 
 /// `typ` of a signer's own part of the key set.
 const KEY_SET_TYP: &str = "jwk-set+jwt";
+
+/// Bytes of a signer's own key set as a JWS: the largest set, in base64url, with some room.
+const MAX_SIGNED_SET_BYTES: usize = MAX_SET_BYTES / 3 * 4 + 4096;
 
 /// Log keys of one anchor: a fleet of a few dozen signers, each with its predecessors of a year.
 const MAX_LOGS: usize = 10_000;
@@ -82,6 +89,12 @@ pub enum AnchorError {
         /// What is wrong with it.
         why: String,
     },
+    /// A log that is named twice, perhaps with two names of which one is wrong.
+    #[error("line {line} of the anchor names a log that an earlier line names already")]
+    Repeated {
+        /// One-based.
+        line: usize,
+    },
     /// More keys than any deployment has.
     #[error("the anchor names more than {MAX_LOGS} logs")]
     TooMany,
@@ -105,7 +118,9 @@ impl Anchor {
             let public = <&[u8; 32]>::try_from(key.public_key()).ok();
             let public = public.filter(|_| key.key_type() == KeyType::Ed25519);
             let public = public.ok_or_else(|| fault("it is of another algorithm".to_owned()))?;
-            logs.insert(LogId::of(public), key);
+            if logs.insert(LogId::of(public), key).is_some() {
+                return Err(AnchorError::Repeated { line: index.saturating_add(1) });
+            }
             if logs.len() > MAX_LOGS {
                 return Err(AnchorError::TooMany);
             }
@@ -126,16 +141,29 @@ impl Anchor {
 
     /// The keys of a set, of which those are believed whose announcement `reader` shows, at the
     /// time `now` in seconds since 1970. A window is believed as far as signer and server agree.
+    /// What signers have said before is taken from `recollection`, and kept there.
     #[must_use]
-    pub fn announced(&self, set: &KeySet, now: u64, reader: &impl AnchorReader) -> Keys {
+    pub fn announced(
+        &self,
+        set: &KeySet,
+        now: u64,
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Keys {
         let mut unannounced = HashMap::new();
-        let mut signed_sets = HashMap::new();
         let mut members = Vec::with_capacity(set.members().len());
+        let mut logs = HashMap::new();
         for member in set.members() {
-            match self.believe(member, now, reader, &mut signed_sets) {
+            let believed = self.log_of(member).and_then(|(address, key)| {
+                let log = logs
+                    .entry(address.log())
+                    .or_insert_with(|| Log::open(key, address.log(), now, reader, recollection));
+                log.believe(member, address.index(), reader, recollection)
+            });
+            match believed {
                 Ok(believed) => members.push(believed),
-                Err(why) => {
-                    unannounced.insert(member.kid.clone(), why);
+                Err(doubt) => {
+                    unannounced.insert(member.kid.clone(), doubt);
                     members.push(member.clone());
                 }
             }
@@ -146,120 +174,219 @@ impl Anchor {
         Keys::announced(Arc::new(believed), unannounced)
     }
 
+    /// Where a key was announced, and the key of that log.
+    fn log_of(&self, member: &Member) -> Result<(LogAddress, &VerifierKey), Doubt> {
+        let text = member.log.as_deref().ok_or_else(|| refuted("it has no member `log`"))?;
+        let address = LogAddress::of_key(text)
+            .ok_or_else(|| refuted(format!("`{}` is no place in a log", shown(text))))?;
+        let key = self.logs.get(&address.log());
+        key.map(|key| (address, key))
+            .ok_or_else(|| refuted(format!("log `{}` is not in the anchor", address.log())))
+    }
+}
+
+/// What signers have said about their keys, so that nobody can make a relying party forget it by
+/// withholding it later. It holds what is in memory: a relying party that starts anew knows nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Recollection {
+    signers: HashMap<LogId, Said>,
+}
+
+/// What one signer said last.
+#[derive(Clone, Debug)]
+struct Said {
+    sequence: u64,
+    /// Until when the set counts as that of a living signer.
+    exp: u64,
+    /// `None` if it cannot be understood, although the signer signed it: then none of its keys is
+    /// believed.
+    keys: Option<Arc<KeySet>>,
+    /// Keys that were asked for and not in the latest set.
+    withdrawn: HashSet<KeyId>,
+}
+
+/// One log, opened for a set of keys.
+struct Log {
+    id: LogId,
+    checkpoint: Result<Checkpoint, Doubt>,
+    now: u64,
+}
+
+impl Log {
+    fn open(
+        key: &VerifierKey,
+        id: LogId,
+        now: u64,
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Self {
+        recollection.hear(key, id, now, reader);
+        let checkpoint = match reader.checkpoint(id) {
+            Err(error) => Err(unread("checkpoint", &error)),
+            Ok(note) => Checkpoint::open(&note, std::slice::from_ref(key))
+                .map(|(checkpoint, _)| checkpoint)
+                .map_err(|error| {
+                    refuted(format!("the checkpoint of log `{id}` is not believed: {error}"))
+                }),
+        };
+        Self { id, checkpoint, now }
+    }
+
     fn believe(
         &self,
         member: &Member,
-        now: u64,
+        index: u64,
         reader: &impl AnchorReader,
-        signed_sets: &mut HashMap<LogId, Option<KeySet>>,
-    ) -> Result<Member, String> {
-        let text = member.log.as_deref().ok_or("it has no member `log`")?;
-        let address = LogAddress::of_key(text)
-            .ok_or_else(|| format!("`{}` is no place in a log", shown(text)))?;
-        let log = address.log();
-        let key = self.logs.get(&log).ok_or_else(|| format!("log `{log}` is not in the anchor"))?;
-        let announcement = announcement(key, address, reader)?;
+        recollection: &mut Recollection,
+    ) -> Result<Member, Doubt> {
+        let announcement = self.announcement(index, reader)?;
         let mut window = compare(member, &announcement)?;
-        let signed =
-            signed_sets.entry(log).or_insert_with(|| signed_set(key, log, now, reader).ok());
-        if let Some(signed) = signed {
-            let listed = signed.get(&member.kid).filter(|listed| listed.key == member.key);
-            let listed = listed
-                .ok_or_else(|| format!("the signer of log `{log}` does not list it any more"))?;
-            let own = listed.window.ok_or("the signer lists it without a window")?;
-            window = Window {
-                nbf: window.nbf.max(own.nbf),
-                signs_until: window.signs_until.min(own.signs_until),
-            };
-        }
         // No token of the key lives longer, so a later end in a served set means nothing good.
         let last = [announcement.max_lifetime_s, MAX_LEEWAY_S]
             .into_iter()
             .fold(announcement.signs_until, u64::saturating_add);
-        let exp = Some(member.exp.map_or(last, |exp| exp.min(last)));
-        Ok(Member { window: Some(window), exp, ..member.clone() })
+        let mut exp = member.exp.map_or(last, |exp| exp.min(last));
+        if let Some(own) = recollection.listed(self.id, member, self.now)? {
+            let signed = own.window.ok_or_else(|| refuted("its signer lists no window for it"))?;
+            window = Window {
+                nbf: window.nbf.max(signed.nbf),
+                signs_until: window.signs_until.min(signed.signs_until),
+            };
+            exp = exp.min(own.exp.unwrap_or(exp));
+        }
+        Ok(Member { window: Some(window), exp: Some(exp), ..member.clone() })
+    }
+
+    /// The announcement at a place, under a root that the log's key signed.
+    fn announcement(&self, index: u64, reader: &impl AnchorReader) -> Result<Announcement, Doubt> {
+        let Self { id, .. } = self;
+        let checkpoint = self.checkpoint.as_ref().map_err(Clone::clone)?;
+        let size = checkpoint.size;
+        // It may have grown since this checkpoint.
+        let bundle = EntriesTileId::at(index / TILE_WIDTH, size)
+            .filter(|_| index < size)
+            .ok_or_else(|| Doubt::Unread(format!("log `{id}` ends before entry {index}")))?;
+        let bytes = reader.entries(*id, bundle).map_err(|error| unread("entries", &error))?;
+        let entries = decode_entries(&bytes, usize::from(bundle.width))
+            .map_err(|error| refuted(error.to_string()))?;
+        let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
+        let entry = entries.get(place).ok_or_else(|| refuted("the bundle is too short"))?;
+
+        let tiles = Tiles { reader, log: *id };
+        let hashes = inclusion_proof(&tiles, index, size).map_err(|error| match error {
+            ProofError::Source(error) => unread("tile", &error),
+            ProofError::Log(error) => refuted(format!("the log's tiles are malformed: {error}")),
+        })?;
+        verify_inclusion(&leaf_hash(entry), index, size, &hashes, &checkpoint.root).map_err(
+            |error| refuted(format!("entry {index} is not under the root of log `{id}`: {error}")),
+        )?;
+        match Entry::decode(entry) {
+            Ok(Entry::Announcement(announcement)) => Ok(announcement),
+            Ok(_) => Err(refuted(format!("entry {index} of log `{id}` announces no key"))),
+            Err(error) => {
+                Err(refuted(format!("entry {index} of log `{id}` is not understood: {error}")))
+            }
+        }
     }
 }
 
-/// The announcement at a place, under a root that the log's key signed.
-fn announcement(
-    key: &VerifierKey,
-    address: LogAddress,
-    reader: &impl AnchorReader,
-) -> Result<Announcement, String> {
-    let (log, index) = (address.log(), address.index());
-    let note = reader.checkpoint(log).map_err(|error| unread("checkpoint", &error))?;
-    let (checkpoint, _) = Checkpoint::open(&note, std::slice::from_ref(key))
-        .map_err(|error| format!("the checkpoint of log `{log}` is not believed: {error}"))?;
-    let size = checkpoint.size;
-    let bundle = EntriesTileId::at(index / TILE_WIDTH, size)
-        .filter(|_| index < size)
-        .ok_or_else(|| format!("log `{log}` ends before entry {index}"))?;
-    let bytes = reader.entries(log, bundle).map_err(|error| unread("entries", &error))?;
-    let entries =
-        decode_entries(&bytes, usize::from(bundle.width)).map_err(|error| error.to_string())?;
-    let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
-    let entry = entries.get(place).ok_or("the bundle of entries is too short")?;
+impl Recollection {
+    /// Takes in what a log's signer says now, unless it has said something later already.
+    fn hear(&mut self, key: &VerifierKey, log: LogId, now: u64, reader: &impl AnchorReader) {
+        let Ok(said) = Said::read(key, log, now, reader) else { return };
+        match self.signers.get_mut(&log) {
+            Some(known) if said.sequence < known.sequence => {}
+            Some(known) => {
+                let listed = |kid: &KeyId| said.lists(kid);
+                let withdrawn = known.withdrawn.drain().filter(|kid| !listed(kid)).collect();
+                *known = Said { withdrawn, ..said };
+            }
+            None => drop(self.signers.insert(log, said)),
+        }
+    }
 
-    let tiles = Tiles { reader, log };
-    let hashes = inclusion_proof(&tiles, index, size).map_err(|error| error.to_string())?;
-    verify_inclusion(&leaf_hash(entry), index, size, &hashes, &checkpoint.root)
-        .map_err(|error| format!("entry {index} is not under the root of log `{log}`: {error}"))?;
-    match Entry::decode(entry) {
-        Ok(Entry::Announcement(announcement)) => Ok(announcement),
-        Ok(_) => Err(format!("entry {index} of log `{log}` announces no key")),
-        Err(error) => Err(format!("entry {index} of log `{log}` is not understood: {error}")),
+    /// The key as its signer lists it; `None` if the signer has said nothing that still counts.
+    fn listed(&mut self, log: LogId, member: &Member, now: u64) -> Result<Option<Member>, Doubt> {
+        let Some(said) = self.signers.get_mut(&log) else { return Ok(None) };
+        let kid = member.key.kid();
+        let gone = || refuted(format!("the signer of log `{log}` does not list it any more"));
+        if said.withdrawn.contains(&kid) {
+            return Err(gone());
+        }
+        if now >= said.exp {
+            // A dead signer's announcements stand for themselves.
+            return Ok(None);
+        }
+        let Some(keys) = &said.keys else {
+            return Err(refuted(format!("what the signer of log `{log}` lists is not understood")));
+        };
+        match keys.members().iter().find(|listed| listed.key == member.key) {
+            Some(listed) => Ok(Some(listed.clone())),
+            None => {
+                said.withdrawn.insert(kid);
+                Err(gone())
+            }
+        }
+    }
+}
+
+impl Said {
+    /// The signer's own key set, if the log's key signed it and its time is not over; else why it
+    /// does not count.
+    fn read(
+        key: &VerifierKey,
+        log: LogId,
+        now: u64,
+        reader: &impl AnchorReader,
+    ) -> Result<Self, String> {
+        let text = |error: &dyn Display| error.to_string();
+        let bytes = reader.key_set(log).map_err(|error| text(&error))?;
+        let jwt = str::from_utf8(&bytes).map_err(|error| text(&error))?;
+        let token = jws::parse(jwt.trim_end(), MAX_SIGNED_SET_BYTES).map_err(|e| text(&e))?;
+        let public = PublicKey::from_raw(Algorithm::Ed25519, key.public_key())
+            .map_err(|error| text(&error))?;
+        jws::verify(&token, &public, false).map_err(|error| text(&error))?;
+        if token.header.typ.as_deref() != Some(KEY_SET_TYP) {
+            return Err("it is not a key set".to_owned());
+        }
+        let set = json::parse_object(&token.payload).map_err(|error| text(&error))?;
+        let number = |name: &'static str| {
+            set.get(name).and_then(Value::as_u64).ok_or_else(|| format!("it has no `{name}`"))
+        };
+        if set.get("log").and_then(Value::as_str) != Some(log.to_string().as_str()) {
+            return Err("it is of another log".to_owned());
+        }
+        let exp = number("exp")?;
+        if number("iat")? > now.saturating_add(DEFAULT_LEEWAY_S) || exp <= now {
+            return Err("its time is over".to_owned());
+        }
+        let keys = KeySet::from_object(&set).ok().map(Arc::new);
+        Ok(Self { sequence: number("seq")?, exp, keys, withdrawn: HashSet::new() })
+    }
+
+    fn lists(&self, kid: &KeyId) -> bool {
+        self.keys.iter().flat_map(|keys| keys.members()).any(|member| member.key.kid() == *kid)
     }
 }
 
 /// A served key must be the announced one; its window may be narrower, never wider.
-fn compare(member: &Member, announced: &Announcement) -> Result<Window, String> {
+fn compare(member: &Member, announced: &Announcement) -> Result<Window, Doubt> {
     if announced.kid != *member.key.kid().as_bytes()
         || announced.algorithm != member.key.algorithm().as_str()
     {
-        return Err("another key is announced there".to_owned());
+        return Err(refuted("another key is announced there"));
     }
     if member.issuer.as_deref() != Some(announced.issuer.as_str()) {
-        return Err(format!("it is announced for issuer `{}`", shown(&announced.issuer)));
+        return Err(refuted(format!("it is announced for issuer `{}`", shown(&announced.issuer))));
     }
-    let window = member.window.ok_or("it has no window")?;
+    let window = member.window.ok_or_else(|| refuted("it has no window"))?;
     if window.nbf < announced.nbf || window.signs_until > announced.signs_until {
-        return Err(format!(
+        return Err(refuted(format!(
             "its window is wider than the announced one, {} to {}",
             announced.nbf, announced.signs_until
-        ));
+        )));
     }
     Ok(window)
-}
-
-/// The signer's own key set, if it is fresh; `Err` says why it does not count.
-fn signed_set(
-    key: &VerifierKey,
-    log: LogId,
-    now: u64,
-    reader: &impl AnchorReader,
-) -> Result<KeySet, String> {
-    let bytes = reader.key_set(log).map_err(|error| unread("keys.jwt", &error))?;
-    let text = str::from_utf8(&bytes).map_err(|error| error.to_string())?;
-    let token = jws::parse(text.trim_end(), chancery_token::jwks::MAX_SET_BYTES)
-        .map_err(|error| error.to_string())?;
-    let public = PublicKey::from_raw(Algorithm::Ed25519, key.public_key())
-        .map_err(|error| error.to_string())?;
-    jws::verify(&token, &public, false).map_err(|error| error.to_string())?;
-    if token.header.typ.as_deref() != Some(KEY_SET_TYP) {
-        return Err("it is not a key set".to_owned());
-    }
-    let set = json::parse_object(&token.payload).map_err(|error| error.to_string())?;
-    let seconds = |name: &'static str| {
-        set.get(name).and_then(|value| json::seconds(name, value).ok()).ok_or("a time is missing")
-    };
-    if set.get("log").and_then(Value::as_str) != Some(log.to_string().as_str()) {
-        return Err("it is of another log".to_owned());
-    }
-    if seconds("iat")? > now.saturating_add(DEFAULT_LEEWAY_S) || seconds("exp")? <= now {
-        return Err("its time is over".to_owned());
-    }
-    KeySet::from_object(&set).map_err(|error| error.to_string())
 }
 
 /// One log's tiles.
@@ -276,6 +403,11 @@ impl<R: AnchorReader> TileSource for Tiles<'_, R> {
     }
 }
 
-fn unread(what: &str, error: &impl Display) -> String {
-    format!("the log's {what} could not be read: {}", shown(&error.to_string()))
+fn unread(what: &str, error: &impl Display) -> Doubt {
+    let error = shown(&error.to_string());
+    Doubt::Unread(format!("the log's {what} could not be read: {error}"))
+}
+
+fn refuted(why: impl Into<String>) -> Doubt {
+    Doubt::Refuted(why.into())
 }

@@ -99,6 +99,9 @@ struct Known {
     client_id: Option<Text>,
     scope: Option<Text>,
     tid: Option<Text>,
+    /// What is wrong with an optional claim that is not among these, therefore.
+    fault: Option<Rejection>,
+    is_event: bool,
 }
 
 /// A string of the payload: its place, or itself if it was written with escapes.
@@ -117,19 +120,24 @@ impl Text {
     }
 }
 
-/// A signature that was verified, over a payload that nobody has read yet.
-pub struct Verified(());
+/// A token whose signature by this key was verified, and whose payload nobody has read yet.
+pub struct Verified<'k, 't> {
+    key: &'k PublicKey,
+    token: Compact<'t>,
+}
 
-impl Verified {
+impl<'k, 't> Verified<'k, 't> {
     /// Verifies that `key` signed `token`.
-    pub fn by(key: &PublicKey, token: &Compact<'_>) -> Result<Self, Rejection> {
-        key.verify(token.signing_input.as_bytes(), &token.signature)
-            .map(|()| Self(()))
-            .map_err(|error| Rejection::new(RejectionCode::BadSignature, error.to_string()))
+    pub fn by(key: &'k PublicKey, token: Compact<'t>) -> Result<Self, Rejection> {
+        match key.verify(token.signing_input.as_bytes(), &token.signature) {
+            Ok(()) => Ok(Self { key, token }),
+            Err(error) => Err(Rejection::new(RejectionCode::BadSignature, error.to_string())),
+        }
     }
 
-    /// The claims, once their signature was verified.
-    pub fn read(self, key: &PublicKey, token: Compact<'_>) -> Result<Signed, Rejection> {
+    /// Its claims.
+    pub fn read(self) -> Result<Signed, Rejection> {
+        let Self { key, token } = self;
         let payload = String::from_utf8(token.payload).map_err(|_| of_form(&Error::NotUtf8))?;
         let known = json::parse_members(&payload)
             .map_err(|error| of_form(&error))
@@ -148,7 +156,7 @@ impl Verified {
 impl Signed {
     /// The claims.
     pub fn claims(&self) -> Claims<'_> {
-        let Known { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, tid: _ } = &self.known;
+        let Known { iss, sub, aud, exp, iat, nbf, jti, client_id, scope, .. } = &self.known;
         Claims {
             iss: iss.of(&self.payload),
             sub: sub.of(&self.payload),
@@ -167,6 +175,16 @@ impl Signed {
         self.text(&self.known.tid)
     }
 
+    /// The first optional claim that has the wrong type or form, and was therefore passed over.
+    pub fn optional_fault(&self) -> Result<(), Rejection> {
+        self.known.fault.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether the token says that it is a security event token (RFC 8417, section 2.2).
+    pub fn is_event(&self) -> bool {
+        self.known.is_event
+    }
+
     fn text<'s>(&'s self, text: &'s Option<Text>) -> Option<&'s str> {
         text.as_ref().map(|text| text.of(&self.payload))
     }
@@ -177,6 +195,7 @@ impl Signed {
 pub fn claimed(token: &Compact<'_>) -> Result<(String, Option<String>), Rejection> {
     let text = json::text(&token.payload).map_err(|error| of_form(&error))?;
     let mut members = json::parse_members(text).map_err(|error| of_form(&error))?;
+    let has_iss = members.iter().any(|(member, _)| member == "iss");
     let mut string = |name: &str| {
         let member = members.iter_mut().find(|(member, _)| member == name);
         match member.map(|(_, node)| std::mem::replace(node, Node::Null)) {
@@ -184,8 +203,11 @@ pub fn claimed(token: &Compact<'_>) -> Result<(String, Option<String>), Rejectio
             _ => None,
         }
     };
-    let iss = string("iss").ok_or_else(|| missing("iss"))?;
-    Ok((iss, string("tid")))
+    match string("iss") {
+        Some(iss) if !iss.is_empty() => Ok((iss, string("tid"))),
+        _ if has_iss => Err(bad("iss", "is not a non-empty string")),
+        _ => Err(missing("iss")),
+    }
 }
 
 pub fn missing(claim: &str) -> Rejection {
@@ -200,6 +222,14 @@ impl Known {
     fn of(members: Members<'_>, payload: &str) -> Result<Self, Rejection> {
         let (mut iss, mut sub, mut aud, mut exp, mut iat) = (None, None, None, None, None);
         let (mut nbf, mut jti, mut client_id, mut scope, mut tid) = (None, None, None, None, None);
+        let (mut fault, mut is_event) = (None, false);
+        let mut optional = |claim: Result<Text, Rejection>| match claim {
+            Ok(text) => Some(text),
+            Err(rejection) => {
+                fault.get_or_insert(rejection);
+                None
+            }
+        };
         for (name, node) in members {
             match &*name {
                 "iss" => iss = Some(name_of(node, "iss", payload)?),
@@ -208,10 +238,11 @@ impl Known {
                 "exp" => exp = Some(seconds(node, "exp")?),
                 "iat" => iat = Some(seconds(node, "iat")?),
                 "nbf" => nbf = Some(seconds(node, "nbf")?),
-                "jti" => jti = Some(name_of(node, "jti", payload)?),
-                "client_id" => client_id = Some(name_of(node, "client_id", payload)?),
-                "scope" => scope = Some(scope_of(node, payload)?),
+                "jti" => jti = optional(name_of(node, "jti", payload)),
+                "client_id" => client_id = optional(name_of(node, "client_id", payload)),
+                "scope" => scope = optional(scope_of(node, payload)),
                 "tid" => tid = string(node, payload),
+                "events" => is_event = true,
                 "cnf" if !matches!(node, Node::Object(_)) => {
                     return Err(bad("cnf", "is not an object"));
                 }
@@ -229,6 +260,8 @@ impl Known {
             client_id,
             scope,
             tid,
+            fault,
+            is_event,
         })
     }
 }

@@ -10,10 +10,18 @@ pub struct Step {
     /// The check's stable name, in snake case; `docs/rejections.md` lists them.
     #[serde(rename = "check")]
     pub name: &'static str,
-    /// Whether it was passed. Only the last step of an explanation can have failed.
+    /// Whether it was passed. The first step that counts and was not passed is the last one.
     pub passed: bool,
+    /// Whether it decides; what was only asked to be reported does not.
+    #[serde(skip_serializing_if = "is_true")]
+    pub counts: bool,
     /// What was looked at, for a person; strangers' text in it is escaped and cut.
     pub value: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_true(flag: &bool) -> bool {
+    *flag
 }
 
 /// A judgement step by step. It ends at the first failure.
@@ -61,7 +69,7 @@ impl Recorder for Steps {
         seen: impl FnOnce() -> String,
         outcome: Result<T, Rejection>,
     ) -> Result<T, Rejection> {
-        self.0.push(Step { name, passed: outcome.is_ok(), value: seen() });
+        self.0.push(Step { name, passed: outcome.is_ok(), counts: true, value: seen() });
         outcome
     }
 }

@@ -1,8 +1,8 @@
 //! The judgement of one token: every check, in order. Open this page first.
 //!
 //! What costs nothing comes first, the signature before any claim is read. Each value that a later
-//! check needs comes out of an earlier one, so none can be left out: a key cannot be used before its
-//! members were demanded, claims cannot be read before the signature was verified.
+//! check needs comes out of an earlier one: a key's terms come from the key that `kid` found, claims
+//! from the verification of their signature by that key.
 //!
 //! The one thing that is read before is the issuer that a token *claims*, where several are
 //! accepted: it chooses whose keys are looked at, and is compared again once it is verified.
@@ -58,12 +58,12 @@ pub fn judge(
     to.check("algorithm", || shown(&header.alg), check_algorithm(config, header, key))?;
     let (signed, fresh) = form.signed(token, court.headers, key, to)?;
     let claims = signed.claims();
-    let demanded = check_demanded(config.profile, &claims);
+    let demanded = check_demanded(config.profile, &signed);
     to.check("claims", || format!("{} bytes", signed.payload.len()), demanded)?;
     let tenant = signed.tenant();
-    to.check("issuer", || shown(claims.iss), check_issuer(&issuer, &claims, tenant))?;
+    to.check("issuer", || shown(claims.iss), check_issuer(config, &issuer, &claims, tenant))?;
     if config.profile == Profile::Entra {
-        to.check("tenant", || option(tenant), check_tenant(config, tenant))?;
+        to.check("tenant", || option(tenant), check_tenant(config, &claims, tenant))?;
         let speaks = check_key_tenant(&terms, &claims, tenant);
         to.check("key_issuer", || option(terms.issuer), speaks)?;
     }
@@ -133,9 +133,9 @@ impl<'t> Form<'t> {
             Self::Known(_) => take_apart(text, headers)?,
             Self::Fresh(token) => token,
         };
-        let verified = to.check("signature", algorithm, Verified::by(&key.key, &token))?;
         let bytes = token.payload.len();
-        let signed = verified.read(&key.key, token);
+        let verified = to.check("signature", algorithm, Verified::by(&key.key, token))?;
+        let signed = verified.read();
         let failed = signed.as_ref().err().cloned();
         if let Some(rejection) = failed {
             to.check("claims", || format!("{bytes} bytes"), Err::<(), _>(rejection))?;
@@ -173,10 +173,12 @@ fn issuer_of<'c>(
     iss: &str,
     tenant: Option<&str>,
 ) -> Option<Issuer<'c>> {
-    let mut issuers = config.issuers.iter().enumerate();
-    issuers
-        .find(|(_, issuer)| is_issuer(issuer, iss, tenant))
-        .map(|(index, name)| Issuer { index, name })
+    // The issuer itself comes before a template that it fits too: it may have keys of its own.
+    let exact = config.issuers.iter().position(|issuer| issuer == iss);
+    let index = exact.or_else(|| {
+        config.issuers.iter().position(|issuer| is_issuer(config, issuer, iss, tenant))
+    })?;
+    config.issuers.get(index).map(|name| Issuer { index, name })
 }
 
 /// Which configured issuer a token claims, unverified: whose key set to look at.
@@ -188,9 +190,11 @@ pub fn route<'c>(config: &'c ValidatorConfig, headers: &Headers, token: &str) ->
     issuer_of(config, &iss, tenant.as_deref()).map(|issuer| issuer.name)
 }
 
-fn is_issuer(issuer: &str, iss: &str, tenant: Option<&str>) -> bool {
+fn is_issuer(config: &ValidatorConfig, issuer: &str, iss: &str, tenant: Option<&str>) -> bool {
     match tenant {
-        Some(tenant) if tenant::is_template(issuer) => tenant::fill(issuer, tenant) == iss,
+        Some(tenant) if config.profile == Profile::Entra && tenant::is_template(issuer) => {
+            tenant::fill(issuer, tenant) == iss
+        }
         _ => issuer == iss,
     }
 }
@@ -298,20 +302,29 @@ fn check_algorithm(
 
 /// RFC 9068, section 2.2 demands these two of access tokens; ID tokens and most providers' access
 /// tokens do without.
-fn check_demanded(profile: Profile, claims: &Claims<'_>) -> Result<(), Rejection> {
+///
+/// What other providers write into optional claims decides nothing there: it is as if the claim were
+/// not there. What says that it is an event and no access token (RFC 8417, section 2.2; OpenID Connect
+/// Back-Channel Logout 1.0, section 2.6) is refused, because many providers give it no `typ`.
+fn check_demanded(profile: Profile, signed: &Signed) -> Result<(), Rejection> {
     if profile != Profile::Strict {
-        return Ok(());
+        return demand(!signed.is_event(), RejectionCode::WrongType, || {
+            "the claim `events` says that this is a security event or a logout token".to_owned()
+        });
     }
+    signed.optional_fault()?;
+    let claims = signed.claims();
     claims.jti.ok_or_else(|| missing("jti"))?;
     claims.client_id.map(|_| ()).ok_or_else(|| missing("client_id"))
 }
 
 fn check_issuer(
+    config: &ValidatorConfig,
     issuer: &Issuer<'_>,
     claims: &Claims<'_>,
     tenant: Option<&str>,
 ) -> Result<(), Rejection> {
-    demand(is_issuer(issuer.name, claims.iss, tenant), RejectionCode::WrongIssuer, || {
+    demand(is_issuer(config, issuer.name, claims.iss, tenant), RejectionCode::WrongIssuer, || {
         format!("`iss` is `{}`, accepted is `{}`", shown(claims.iss), issuer.name)
     })
 }
@@ -322,11 +335,18 @@ fn wrong_issuer(config: &ValidatorConfig, iss: &str) -> Rejection {
     Rejection::new(RejectionCode::WrongIssuer, text)
 }
 
-fn check_tenant(config: &ValidatorConfig, tenant: Option<&str>) -> Result<(), Rejection> {
+fn check_tenant(
+    config: &ValidatorConfig,
+    claims: &Claims<'_>,
+    tenant: Option<&str>,
+) -> Result<(), Rejection> {
     let tenant = tenant.ok_or_else(|| missing("tid"))?;
     if !tenant::is_tenant(tenant) {
         return Err(bad("tid", "is not a tenant's id"));
     }
+    demand(tenant::is_of(claims.iss, tenant), RejectionCode::WrongTenant, || {
+        format!("`tid` is `{tenant}`, `iss` `{}` is another tenant's", shown(claims.iss))
+    })?;
     let accepted = config.tenants.is_empty() || config.tenants.iter().any(|known| known == tenant);
     demand(accepted, RejectionCode::WrongTenant, || {
         format!("`tid` is `{tenant}`, which is not one of the accepted tenants")
@@ -358,6 +378,9 @@ fn check_lifetime(config: &ValidatorConfig, claims: &Claims<'_>) -> Result<(), R
     let lifetime_s = lifetime_s.ok_or_else(|| {
         Rejection::new(RejectionCode::BadClaim, "`exp` is not after `iat`".to_owned())
     })?;
+    if claims.nbf.is_some_and(|nbf| nbf >= claims.exp) {
+        return Err(bad("nbf", "is not before `exp`"));
+    }
     let bound = config.max_lifetime_s.unwrap_or(u64::MAX);
     demand(lifetime_s <= bound, RejectionCode::LifetimeTooLong, || {
         format!("the token lives {lifetime_s} s, accepted are {bound} s")

@@ -8,13 +8,26 @@ use chancery_token::jwks::{KeySet, Member};
 use crate::explain::shown;
 use crate::{Profile, Rejection, RejectionCode};
 
+const EXPOSED: &str = "its publisher has shown its private half";
+
+/// Why a key is not believed that the set holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// What would announce it could not be read, so the key may be good.
+    Unread(String),
+    /// What was read does not announce it.
+    Refuted(String),
+    /// Its publisher has shown its private half.
+    Exposed,
+}
+
 /// The keys of one issuer, as far as they are believed. Clones share the set.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     /// `None` if there is none at hand.
     set: Option<Arc<KeySet>>,
-    /// Keys of the set that are not believed for want of an announcement, and why.
-    unannounced: Arc<HashMap<String, String>>,
+    /// Keys of the set that are not believed, and why.
+    doubts: Arc<HashMap<String, Doubt>>,
 }
 
 impl Keys {
@@ -39,9 +52,18 @@ impl Keys {
         Self::default()
     }
 
-    /// A set of which those keys are not believed that `unannounced` names by `kid`, with why.
-    pub(crate) fn announced(set: Arc<KeySet>, unannounced: HashMap<String, String>) -> Self {
-        Self { set: Some(set), unannounced: Arc::new(unannounced) }
+    /// A set of which those keys are not believed that `doubts` names by `kid`, with why.
+    pub(crate) fn announced(set: Arc<KeySet>, doubts: HashMap<String, Doubt>) -> Self {
+        Self { set: Some(set), doubts: Arc::new(doubts) }
+    }
+
+    /// The same, without belief in the keys of these names, whose private halves were shown
+    /// ([`KeySet::exposed`]). Names that the set does not have change nothing.
+    #[must_use]
+    pub fn without(&self, exposed: &[String]) -> Self {
+        let mut doubts = (*self.doubts).clone();
+        doubts.extend(exposed.iter().map(|kid| (kid.clone(), Doubt::Exposed)));
+        Self { set: self.set.clone(), doubts: Arc::new(doubts) }
     }
 
     /// The set as it was served, the keys that are not believed among them; `None` if there is none
@@ -54,24 +76,19 @@ impl Keys {
     /// The `kid` of each key that is believed.
     pub fn kids(&self) -> impl Iterator<Item = &str> {
         let members = self.set.iter().flat_map(|set| set.members());
-        members.map(|member| member.kid.as_str()).filter(|kid| !self.unannounced.contains_key(*kid))
-    }
-
-    /// Whether the set holds a key of this name, believed, unannounced or malformed: fetching the
-    /// set again would not help to find it.
-    #[must_use]
-    pub fn names(&self, kid: &str) -> bool {
-        self.set.as_ref().is_some_and(|set| {
-            set.get(kid).is_some()
-                || set.refused.iter().any(|(refused, _)| refused.as_deref() == Some(kid))
-        })
+        members.map(|member| member.kid.as_str()).filter(|kid| !self.doubts.contains_key(*kid))
     }
 
     pub(crate) fn find(&self, kid: &str) -> Result<&Member, Rejection> {
         let set = self.set.as_ref().ok_or_else(not_at_hand)?;
-        if let Some(why) = self.unannounced.get(kid) {
+        if let Some(why) = self.doubts.get(kid) {
+            let (code, why) = match why {
+                Doubt::Unread(why) => (RejectionCode::KeysUnavailable, why.as_str()),
+                Doubt::Refuted(why) => (RejectionCode::KeyNotAnnounced, why.as_str()),
+                Doubt::Exposed => (RejectionCode::KeyMalformed, EXPOSED),
+            };
             let text = format!("key `{}` is not believed: {why}", shown(kid));
-            return Err(Rejection::new(RejectionCode::KeyNotAnnounced, text));
+            return Err(Rejection::new(code, text));
         }
         if let Some(key) = set.get(kid) {
             return Ok(key);
@@ -96,6 +113,6 @@ pub(crate) fn not_at_hand() -> Rejection {
 
 impl From<KeySet> for Keys {
     fn from(set: KeySet) -> Self {
-        Self { set: Some(Arc::new(set)), unannounced: Arc::default() }
+        Self { set: Some(Arc::new(set)), doubts: Arc::default() }
     }
 }

@@ -80,7 +80,7 @@ macro_rules! rejection_codes {
 
 rejection_codes! {
     Oversize, "oversize",
-        "The token is longer than 16 KiB, or its header than 2 KiB.",
+        "The token is longer than 16 KiB, or its header than 2,048 characters.",
         "Ask for a token with fewer claims.";
     MalformedToken, "malformed_token",
         "The text is not a compact JWS whose header and payload are strict JSON objects in canonical base64url.",
@@ -98,7 +98,7 @@ rejection_codes! {
         "The header says `alg` `none`, in some spelling: the token is not signed.",
         "Treat it as an attack.";
     WrongType, "wrong_type",
-        "`typ` is not there or is not an accepted type, so this may be an ID token or another kind of JWT.",
+        "`typ` is not there or is not an accepted type, or the claim `events` is there, so this may be an ID token, a logout token or another kind of JWT.",
         "Send the access token, or configure the type that is meant.";
     MissingKid, "missing_kid",
         "The header has no `kid`; keys are found by it alone.",
@@ -107,7 +107,7 @@ rejection_codes! {
         "The key set as a whole cannot be believed: it is not strict JSON, too large, holds a private or symmetric key, or the same `kid` twice.",
         "Repair the key set; replace every key whose private half it shows.";
     KeysUnavailable, "keys_unavailable",
-        "No key set of the issuer is at hand, so no token of it can be judged.",
+        "No key set of the issuer is at hand, or the announcement that a trust anchor demands could not be read.",
         "Ask again; if it stays so, look into why the key set cannot be fetched.";
     UnknownKey, "unknown_key",
         "No key of the set has this `kid`.",
@@ -140,13 +140,13 @@ rejection_codes! {
         "One of `iss`, `sub`, `aud`, `exp`, `iat` is not there, or under profile `strict` `jti` or `client_id` (RFC 9068, section 2.2), or under `entra` `tid`.",
         "Use an issuer of RFC 9068 access tokens.";
     BadClaim, "bad_claim",
-        "A claim has the wrong type or form: a time that is not whole seconds, an empty name, a `scope` that is not scope tokens, an `exp` that is not after `iat`.",
+        "A claim has the wrong type or form: a time that is not whole seconds, an empty name, a `scope` that is not scope tokens, an `exp` that is not after `iat` or `nbf`.",
         "Repair the issuer; the detail names the claim.";
     WrongIssuer, "wrong_issuer",
         "`iss` is not the issuer that is accepted here, octet by octet.",
         "Send a token of the right realm, or configure its issuer exactly as it spells itself.";
     WrongTenant, "wrong_tenant",
-        "`tid` is not one of the accepted tenants (profile `entra`).",
+        "`tid` is not one of the accepted tenants, or not that of `iss` (profile `entra`).",
         "Send a token of an accepted tenant, or accept this one.";
     WrongAudience, "wrong_audience",
         "No accepted audience is among the values of `aud`, octet by octet.",

@@ -35,6 +35,12 @@ pub fn fill(issuer: &str, tenant: &str) -> String {
     issuer.replace(PLACEHOLDER, tenant)
 }
 
+/// Whether `iss` is an issuer of this tenant: its id is a whole segment of the URL. Without that, a
+/// tenant's own key could say any other tenant in `tid`.
+pub fn is_of(iss: &str, tenant: &str) -> bool {
+    iss.split('/').any(|segment| segment == tenant)
+}
+
 /// Whether a key with this `issuer` may speak for `iss` in `tenant`.
 pub fn may_speak(key_issuer: &str, iss: &str, tenant: &str) -> bool {
     let key_issuer = fill(key_issuer, tenant);
@@ -66,6 +72,14 @@ mod tests {
         ] {
             assert!(!is_tenant(text), "{text}");
         }
+    }
+
+    #[test]
+    fn an_issuer_names_its_tenant() {
+        assert!(is_of(&format!("https://sts.windows.net/{TENANT}/"), TENANT));
+        assert!(is_of(&format!("https://login.microsoftonline.com/{TENANT}/v2.0"), TENANT));
+        assert!(!is_of(&format!("https://login.microsoftonline.com/{CONSUMERS}/v2.0"), TENANT));
+        assert!(!is_of(&format!("https://login.microsoftonline.com/x{TENANT}/v2.0"), TENANT));
     }
 
     #[test]

@@ -200,6 +200,19 @@ fn sets_that_are_none() {
 }
 
 #[test]
+fn a_set_that_shows_a_secret_names_its_key() {
+    let mut shown = es256(&[("kid", json!("a"))]);
+    shown.insert("d".to_owned(), json!("AAAA"));
+    let text = set(&[es256(&[("kid", json!("b"))]), shown]);
+    assert!(parse(&text).is_err());
+    assert_eq!(KeySet::exposed(&text), ["a"]);
+    let symmetric = json!({"keys": [{"kty": "oct", "kid": "c", "k": "AAAA"}, 1, {"k": "x"}]});
+    assert_eq!(KeySet::exposed(symmetric.to_string().as_bytes()), ["c"]);
+    assert!(KeySet::exposed(&set(&[es256(&[])])).is_empty());
+    assert!(KeySet::exposed(b"{").is_empty());
+}
+
+#[test]
 fn rsa_keys_without_alg_are_bound_by_the_reader() {
     let rsa = key(Algorithm::Rs256).public();
     let mut unnamed = rsa.jwk();

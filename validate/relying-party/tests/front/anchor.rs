@@ -1,6 +1,8 @@
 //! With a trust anchor a served key set convinces nobody by itself.
 
-use chancery_relying_party::{Anchor, Judgement, RejectionCode};
+use chancery_relying_party::{
+    Anchor, BuildError, Judgement, LogPolicy, Profile, RejectionCode, RelyingParty, ValidatorConfig,
+};
 
 use crate::publisher::{Fault, Publisher, now};
 use crate::{builder, code, sleep_ms, until};
@@ -76,14 +78,66 @@ async fn a_given_set_is_looked_at_too() {
             None => builder,
         }
         .build()
-        .unwrap()
     };
     let token = publisher.token();
     let place = format!("{}/log/{{log}}", publisher.url);
-    anchored(Some(&place)).validate(&token).await.unwrap();
-    let rejection = anchored(None).validate(&token).await.unwrap_err();
-    assert_eq!(rejection.code(), RejectionCode::KeyNotAnnounced);
-    assert!(rejection.detail().contains("no log is known"), "{rejection}");
+    anchored(Some(&place)).unwrap().validate(&token).await.unwrap();
+    let error = anchored(None).unwrap_err();
+    assert_eq!(error, BuildError::NoLogPlace(publisher.issuer.clone()));
+}
+
+/// A service that has served a withdrawal cannot take it back by falling silent, nor by serving its
+/// older copy.
+#[tokio::test]
+async fn a_withdrawal_is_not_forgotten() {
+    let mut publisher = Publisher::start().await;
+    publisher.say(Some("max-age=0"), None);
+    publisher.add_key();
+    let path = publisher.log_path("keys.jwt");
+    let older = publisher.signed_set(1, &[0, 1]);
+    publisher.put(&path, older.clone());
+    let anchor = Anchor::parse(&publisher.anchor()).unwrap();
+    let party = builder(&publisher).anchor(anchor).build().unwrap();
+    let withdrawn = publisher.token_at(&publisher.keys[0], 7, now());
+    party.validate(&withdrawn).await.unwrap();
+
+    publisher.put(&path, publisher.signed_set(2, &[1]));
+    until("the withdrawal is heard", async || party.validate(&withdrawn).await.is_err()).await;
+    let silent = (Fault::Status(503), None);
+    let replayed = (Fault::Slow(std::time::Duration::ZERO), Some(older));
+    for (fault, served) in [silent, replayed] {
+        publisher.heal(&path);
+        if let Some(served) = served {
+            publisher.put(&path, served);
+        }
+        publisher.fail(&path, fault);
+        let before = party.status().issuers[0].fetches;
+        until("refreshes", async || party.status().issuers[0].fetches > before + 3).await;
+        assert_eq!(code(party.validate(&withdrawn).await), RejectionCode::KeyNotAnnounced);
+        party.validate(&publisher.token()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_announcement_that_cannot_be_read_is_no_accusation() {
+    let publisher = Publisher::start().await;
+    publisher.fail(&publisher.log_path("checkpoint"), Fault::Status(503));
+    let anchor = Anchor::parse(&publisher.anchor()).unwrap();
+    let party = builder(&publisher).anchor(anchor).build().unwrap();
+    let rejection = party.validate(&publisher.token()).await.unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::KeysUnavailable);
+    assert!(rejection.detail().contains("checkpoint could not be read"), "{rejection}");
+}
+
+#[tokio::test]
+async fn logs_are_for_the_profile_that_has_them() {
+    let publisher = Publisher::start().await;
+    let config = ValidatorConfig::of_profile(Profile::Oidc, &publisher.issuer, "a");
+    let of_others = || RelyingParty::builder(config.clone());
+    let error = of_others().log(LogPolicy::Report).build().unwrap_err();
+    assert_eq!(error, BuildError::LogOfOthers);
+    let anchor = Anchor::parse(&publisher.anchor()).unwrap();
+    assert_eq!(of_others().anchor(anchor).build().unwrap_err(), BuildError::LogOfOthers);
 }
 
 #[tokio::test]

@@ -41,6 +41,30 @@ async fn a_token_is_judged_at_the_time_that_is_given() {
     assert_eq!(code(explained.verdict), RejectionCode::Expired);
 }
 
+/// Everybody can sign with a key whose private half its publisher shows: it is distrusted at once,
+/// although a broken set is otherwise bridged by the last good one.
+#[tokio::test]
+async fn a_key_that_its_publisher_shows_is_distrusted_at_once() {
+    let mut publisher = Publisher::start().await;
+    publisher.add_key();
+    publisher.say(Some("max-age=0"), None);
+    let party = party(&publisher).await;
+    let shown = publisher.token_at(&publisher.keys[0], 3, crate::publisher::now());
+    party.validate(&shown).await.unwrap();
+    let mut set: serde_json::Value =
+        serde_json::from_slice(&publisher.get(Publisher::KEYS)).unwrap();
+    set["keys"][0]["d"] = "AAAA".into();
+    publisher.put(Publisher::KEYS, set.to_string().into_bytes());
+    until("it is distrusted", async || {
+        let verdict = party.validate(&shown).await;
+        verdict.is_err_and(|rejection| rejection.code() == RejectionCode::KeyMalformed)
+    })
+    .await;
+    party.validate(&publisher.token()).await.unwrap();
+    let error = party.status().issuers[0].last_error.clone().unwrap();
+    assert!(error.contains("the keys that it shows are distrusted"), "{error}");
+}
+
 #[tokio::test]
 async fn calls_before_the_first_set_share_one_fetch() {
     let publisher = Publisher::start().await;

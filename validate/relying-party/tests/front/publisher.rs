@@ -197,6 +197,20 @@ impl Publisher {
         self.put(Self::KEYS, to_json(&members).into_bytes());
     }
 
+    /// The signer's own key set, `keys.jwt`, with these of the keys.
+    pub fn signed_set(&self, sequence: u64, which: &[usize]) -> Vec<u8> {
+        let keys = which.iter().map(|index| Value::Object(self.keys[*index].member.jwk()));
+        let set = json!({
+            "iss": self.log.name.name(), "log": self.log.id.to_string(), "seq": sequence,
+            "iat": now(), "exp": now() + 300, "keys": keys.collect::<Vec<_>>(),
+        });
+        let (identity, payload) = (&self.log.identity, set.to_string());
+        let kid = identity.public().kid();
+        let input = jws::signing_input(Algorithm::Ed25519, "jwk-set+jwt", &kid, payload.as_bytes());
+        let signature = identity.sign(input.as_bytes()).unwrap();
+        jws::assemble(input, &signature).into_bytes()
+    }
+
     /// A token of the newest key, which is the log's next entry once it is appended.
     pub fn token(&self) -> String {
         self.token_at(self.keys.last().unwrap(), self.log.entries.len() as u64, now() - 1)

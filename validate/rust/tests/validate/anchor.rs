@@ -9,7 +9,7 @@ use chancery_tlog::{
 };
 use chancery_token::jwks::{KeySet, Member, Window};
 use chancery_token::{Algorithm, RsaBits, SigningKey, jws};
-use chancery_validate::anchor::{Anchor, AnchorError, AnchorReader};
+use chancery_validate::anchor::{Anchor, AnchorError, AnchorReader, Recollection};
 use chancery_validate::{Keys, RejectionCode, Validator};
 use serde_json::{Value, json};
 
@@ -114,8 +114,7 @@ impl Served<'_> {
 
     fn believes(&self, anchor: &Anchor, draft: &Draft) -> Result<(), (RejectionCode, String)> {
         let set = KeySet::parse(draft.keys().as_bytes()).unwrap();
-        let keys = anchor.announced(&set, NOW, self);
-        verdict(draft, keys)
+        verdict(draft, anchor.announced(&set, NOW, self, &mut Recollection::default()))
     }
 }
 
@@ -212,8 +211,9 @@ fn an_unsigned_key_set_convinces_nobody() {
     let place = |log: String| signer.draft().member("log", log);
     let announces_none = place(format!("{}.0", signer.id));
     not_announced(signer.served().believes(&anchor, &announces_none), "announces no key");
-    let beyond = place(format!("{}.3", signer.id));
-    not_announced(signer.served().believes(&anchor, &beyond), "ends before entry 3");
+    // Its announcement may come with the next checkpoint.
+    let beyond = signer.served().believes(&anchor, &place(format!("{}.3", signer.id)));
+    assert_eq!(beyond.unwrap_err().0, RejectionCode::KeysUnavailable);
     not_announced(signer.served().believes(&anchor, &place("x".to_owned())), "no place in a log");
     let nowhere = signer.draft().no_member("log");
     not_announced(signer.served().believes(&anchor, &nowhere), "no member `log`");
@@ -243,7 +243,7 @@ fn a_served_key_does_not_outlive_its_tokens() {
     let old = Announcement { max_lifetime_s: 60, ..announcement() };
     let signer = Signer::of(old);
     let set = KeySet::parse(signer.draft().member("exp", NOW * 2).keys().as_bytes()).unwrap();
-    let keys = signer.anchor().announced(&set, NOW, &signer.served());
+    let keys = signer.anchor().announced(&set, NOW, &signer.served(), &mut Recollection::default());
     let believed = &keys.set().unwrap().members()[0];
     assert_eq!(believed.exp, Some(WINDOW.signs_until + 60 + 300));
 }
@@ -275,14 +275,46 @@ fn what_the_living_signer_withdrew_is_gone() {
     assert_eq!(believed(&narrowed).unwrap_err().0, RejectionCode::OutsideKeyWindow);
 }
 
+/// What a signer said is not forgotten because it is withheld, or because something older is served.
+#[test]
+fn a_withdrawal_is_not_unlearnt() {
+    let listed = |key| Member { log: None, ..crate::draft::member(key) };
+    let (key, other) = (listed(key(Algorithm::Es256)), listed(other(Algorithm::Es256)));
+    let signer = Signer::new();
+    let (anchor, draft) = (signer.anchor(), signer.draft());
+    let set = KeySet::parse(draft.keys().as_bytes()).unwrap();
+    let signer = signer.with_key_set(&[key], |_| {});
+    let older = signer.key_set.clone().unwrap();
+    let signer = signer.with_key_set(&[other], |set| set["seq"] = 2.into());
+    let mut recollection = Recollection::default();
+    let mut believes = |served: Served<'_>, now| {
+        verdict(&draft, anchor.announced(&set, now, &served, &mut recollection))
+    };
+    let old = || signer.served().with("keys.jwt", older.clone());
+    assert_eq!(believes(old(), NOW), Ok(()));
+    not_announced(believes(signer.served(), NOW), "does not list it any more");
+    not_announced(believes(signer.served().with("keys.jwt", "withheld"), NOW), "any more");
+    not_announced(believes(old(), NOW), "does not list it any more");
+    // Not when the set that said so is over, either.
+    not_announced(believes(signer.served().with("keys.jwt", "withheld"), NOW + 300), "any more");
+}
+
+#[test]
+fn a_signed_set_that_cannot_be_used_is_not_the_silence_of_a_dead_signer() {
+    let signer = Signer::new().with_key_set(&[], |set| set["keys"] = "x".into());
+    let believed = signer.served().believes(&signer.anchor(), &signer.draft());
+    not_announced(believed, "is not understood");
+}
+
 #[test]
 fn whoever_serves_the_log_can_only_withhold() {
     let signer = Signer::new();
     let anchor = signer.anchor();
     let believes = |served: Served<'_>| served.believes(&anchor, &signer.draft());
     for path in ["checkpoint", "tile/0/000.p/3", "tile/entries/000.p/3"] {
+        // What could not be read refutes nothing.
         let outcome = believes(signer.served().with(path, "withheld"));
-        assert_eq!(outcome.unwrap_err().0, RejectionCode::KeyNotAnnounced, "{path}");
+        assert_eq!(outcome.unwrap_err().0, RejectionCode::KeysUnavailable, "{path}");
         for lie in [vec![], b"x".to_vec(), vec![0; 96], vec![0xff; 9000]] {
             let outcome = believes(signer.served().with(path, lie));
             assert_eq!(outcome.unwrap_err().0, RejectionCode::KeyNotAnnounced, "{path}");
@@ -306,6 +338,8 @@ fn anchors_are_read_strictly() {
     assert!(signer.anchor().names(signer.id));
     assert_eq!(signer.anchor().logs().collect::<Vec<_>>(), [signer.id]);
     assert_eq!(Anchor::parse("# nothing\n\n").unwrap_err(), AnchorError::Empty);
+    let twice = format!("{}\n\n{}\n", signer.name, signer.name);
+    assert_eq!(Anchor::parse(&twice).unwrap_err(), AnchorError::Repeated { line: 3 });
     let text = format!("{}\nlog.example/a+00000000+AAAA\n", signer.name);
     assert!(matches!(Anchor::parse(&text), Err(AnchorError::Line { line: 2, .. })));
     let text = Anchor::parse("x").unwrap_err().to_string();

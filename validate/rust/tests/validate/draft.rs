@@ -216,8 +216,15 @@ impl Draft {
     }
 
     pub fn header_bytes(&self) -> Vec<u8> {
-        let members = || Value::Object(self.header.clone()).to_string().into_bytes();
-        self.header_text.clone().unwrap_or_else(members)
+        // In the order in which signers write it, because what a validator knows begins with that.
+        let members = || {
+            let rank = |name: &str| ["alg", "typ", "kid"].iter().position(|own| *own == name);
+            let mut names: Vec<&String> = self.header.keys().collect();
+            names.sort_by_key(|name| rank(name).unwrap_or(usize::MAX));
+            let member = |name: &&String| format!("{}:{}", json!(name), self.header[*name]);
+            format!("{{{}}}", names.iter().map(member).collect::<Vec<_>>().join(","))
+        };
+        self.header_text.clone().unwrap_or_else(|| members().into_bytes())
     }
 
     pub fn claims_bytes(&self) -> Vec<u8> {

@@ -115,6 +115,7 @@ proptest! {
             (iat <= now + leeway_s, RejectionCode::IssuedInFuture),
             (nbf <= iat && iat < nbf + window_s, RejectionCode::OutsideKeyWindow),
             (lifetime_s > 0, RejectionCode::BadClaim),
+            (token_nbf.is_none_or(|nbf| nbf < iat + lifetime_s), RejectionCode::BadClaim),
             (bound_s.is_none_or(|bound_s| lifetime_s <= bound_s), RejectionCode::LifetimeTooLong),
             (now < iat + lifetime_s + leeway_s, RejectionCode::Expired),
             (token_nbf.unwrap_or(0) <= now + leeway_s, RejectionCode::NotYetValid),

@@ -1,12 +1,16 @@
 //! Other issuers: profiles `oidc` and `entra`, and several issuers at once.
 
 use chancery_token::Algorithm;
+use chancery_token::jwks::Member;
 use chancery_validate::Profile::{Entra, Oidc};
 use chancery_validate::RejectionCode::{
-    AlgorithmNotAccepted, AlgorithmNotOfKey, BadClaim, BadSignature, KeyMalformed,
+    AlgorithmNotAccepted, AlgorithmNotOfKey, BadClaim, BadSignature, DuplicateMember, KeyMalformed,
     KeyOfOtherIssuer, KeyWithoutWindow, KeysUnavailable, LifetimeTooLong, LogIdMismatch,
-    MissingClaim, OutsideKeyWindow, UnknownKey, WrongIssuer, WrongTenant, WrongType,
+    MalformedToken, MissingClaim, OutsideKeyWindow, UnknownKey, WrongIssuer, WrongTenant,
+    WrongType,
 };
+
+use serde_json::{Value, json};
 
 use crate::corpus::Case;
 use crate::draft::{Draft, ISSUER, NOW, by, good, key, key_set, member, other};
@@ -64,6 +68,18 @@ fn oidc() -> Vec<Case> {
             .no_claim("jti")
             .no_claim("client_id")
             .accepted("oidc_few_claims", "OpenID Connect requires neither `jti` nor `client_id`"),
+        ordinary().member("nbf", NOW + 600).accepted(
+            "oidc_key_with_nbf",
+            "`nbf` without `signs_until` is when the key was made, and no window",
+        ),
+        ordinary().claim("scope", "").accepted(
+            "oidc_scope_empty",
+            "an empty `scope` allows nothing, which is no fault of the token",
+        ),
+        ordinary()
+            .claim("scope", json!(["read"]))
+            .claim("client_id", Value::Null)
+            .accepted("oidc_optional_claims", "optional claims of another type are passed over"),
         good().profile(Oidc).accepted("oidc_of_chancery", "a key with all members satisfies them"),
     ]
 }
@@ -105,6 +121,13 @@ fn oidc_refused() -> Vec<Case> {
             "oidc_logout_token",
             "a logout token of the same issuer is no access token",
         ),
+        ordinary()
+            .claim("events", json!({"http://schemas.openid.net/event/backchannel-logout": {}}))
+            .rejected(
+                WrongType,
+                "oidc_logout_token_as_jwt",
+                "providers need not write `logout+jwt`; the claim `events` tells",
+            ),
         ordinary().no_claim("iat").rejected(
             MissingClaim,
             "oidc_no_iat",
@@ -152,6 +175,27 @@ fn entra_refused() -> Vec<Case> {
             "entra_storm_0558",
             "a key of the consumers' tenant under an enterprise's token",
         ),
+        microsoft()
+            .config(|config| config.issuers = vec![issuer(CONSUMERS)])
+            .member("issuer", issuer(CONSUMERS))
+            .claim("iss", issuer(CONSUMERS))
+            .rejected(
+                WrongTenant,
+                "entra_consumer_as_enterprise",
+                "the consumers' issuer and key, and an enterprise's `tid`",
+            ),
+        microsoft()
+            .config(|config| {
+                config.issuers = vec![issuer(CONSUMERS)];
+                config.tenants = vec![TENANT.to_owned()];
+            })
+            .member("issuer", issuer(CONSUMERS))
+            .claim("iss", issuer(CONSUMERS))
+            .rejected(
+                WrongTenant,
+                "entra_consumer_as_listed",
+                "the same, with the enterprise in the list of tenants",
+            ),
         microsoft().no_member("issuer").rejected(
             KeyWithoutWindow,
             "entra_key_without_issuer",
@@ -197,12 +241,20 @@ fn entra_refused() -> Vec<Case> {
     ]
 }
 
+/// A key of one tenant's own.
+fn member_of_tenant() -> Member {
+    Member {
+        issuer: Some(issuer(TENANT)),
+        window: None,
+        exp: None,
+        log: None,
+        ..member(other(Algorithm::Es256))
+    }
+}
+
 /// Two issuers, each with a key set of its own.
 fn two() -> Draft {
-    let second = chancery_token::jwks::Member {
-        issuer: Some(SECOND.to_owned()),
-        ..member(other(Algorithm::Es256))
-    };
+    let second = Member { issuer: Some(SECOND.to_owned()), ..member(other(Algorithm::Es256)) };
     good().issuer(SECOND, key_set(&[second.jwk()]))
 }
 
@@ -233,7 +285,7 @@ fn several() -> Vec<Case> {
         two()
             .issuer(
                 "https://third.example",
-                key_set(&[chancery_token::jwks::Member {
+                key_set(&[Member {
                     kid: key(Algorithm::Es256).public().kid().to_string(),
                     issuer: Some("https://third.example".to_owned()),
                     ..member(other(Algorithm::Es256))
@@ -261,10 +313,22 @@ fn several() -> Vec<Case> {
             ),
         two().no_claim("iss").rejected(MissingClaim, "several_no_iss", "no issuer is claimed"),
         of_second().claim("iss", 1).rejected(
-            MissingClaim,
+            BadClaim,
             "several_iss_number",
             "an issuer is a string",
         ),
+        two().payload("x").rejected(MalformedToken, "several_no_json", "no JSON, no issuer"),
+        two().payload(r#"{"iss":"a","iss":"b"}"#).rejected(
+            DuplicateMember,
+            "several_two_iss",
+            "two issuers are none",
+        ),
+        microsoft()
+            .issuer(&issuer(TENANT), key_set(&[member_of_tenant().jwk()]))
+            .header("kid", other(Algorithm::Es256).public().kid().to_string())
+            .header("alg", "ES256")
+            .signed_by(other(Algorithm::Es256))
+            .accepted("several_exact_first", "an exact issuer comes before a template that fits"),
     ]
 }
 

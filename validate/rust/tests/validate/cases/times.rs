@@ -67,6 +67,11 @@ pub fn cases() -> Vec<Case> {
             "lifetime_beyond_configured",
             "a bound of 599 s, a token of 600 s",
         ),
+        good().claim("nbf", NOW + 540).rejected(
+            BadClaim,
+            "nbf_not_before_exp",
+            "a token that is never valid",
+        ),
         good().claim("exp", 253_402_300_799_u64).rejected(
             LifetimeTooLong,
             "exp_year_9999",
