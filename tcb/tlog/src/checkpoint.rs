@@ -16,7 +16,8 @@ pub struct Checkpoint {
     /// Root of the tree.
     pub root: Hash,
     /// Further lines, opaque, none of them empty. They are read because the specification allows them,
-    /// and never written here: monitors cannot audit them, and ML-DSA cosignatures do not cover them.
+    /// and never written here: monitors cannot audit them. Note signatures and Ed25519 cosignatures
+    /// cover them, ML-DSA-44 cosignatures do not: whoever relies on the latter must not use them.
     pub extensions: Vec<String>,
 }
 
@@ -43,6 +44,14 @@ impl Checkpoint {
     ///
     /// Fails with [`Error::Checkpoint`] or [`Error::TreeSize`].
     pub fn parse(text: &str) -> Result<Checkpoint, Error> {
+        let checkpoint = Checkpoint::parse_claim(text)?;
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
+    /// Reads a note text that has the form of a checkpoint, whatever root it claims for an empty tree:
+    /// a witness must tell a wrong root from a malformed checkpoint.
+    pub(crate) fn parse_claim(text: &str) -> Result<Checkpoint, Error> {
         let mut lines = text
             .strip_suffix('\n')
             .ok_or(Error::Checkpoint("its text does not end in a newline"))?
@@ -58,13 +67,14 @@ impl Checkpoint {
                 .ok_or(Error::Checkpoint("its root is not 32 bytes of canonical base64"))?,
             extensions: lines.map(str::to_owned).collect(),
         };
-        checkpoint.check()?;
+        checkpoint.check_form()?;
         Ok(checkpoint)
     }
 
     /// Reads a signed checkpoint and accepts it when a key among `keys` that has the origin as its
-    /// name signed it. Signatures by other keys do not make up for that, but one by any key among
-    /// `keys` that does not verify refuses the checkpoint, as [`note::verify`] says.
+    /// name signed it, by a note signature or by a cosignature. Signatures by other keys do not make
+    /// up for that, but one by any key among `keys` that does not verify refuses the checkpoint, as
+    /// [`note::verify`] says.
     ///
     /// Fails as [`Note::parse`], [`note::verify`] and [`parse`](Self::parse) do, and with
     /// [`Error::Origin`].
@@ -96,13 +106,46 @@ impl Checkpoint {
         note::sign(&self.body(), key, sign)
     }
 
+    /// Adds the log's own cosignature to `signed`, the note that [`sign`](Self::sign) made of this
+    /// checkpoint, and answers the new note; a cosignature by the same key is replaced. Log and
+    /// cosigner share one name: the origin. With an ML-DSA-44 key the log's statement outlives quantum
+    /// attacks, while every client can check its Ed25519 signature. `sign` gets the message that
+    /// [`cosignature::message`](crate::cosignature::message) describes and returns the signature
+    /// without the time; `timestamp` is in seconds since 1970.
+    ///
+    /// Fails as [`Note::parse`] and [`Note::add_cosignature`] do, with [`Error::Origin`], or with
+    /// [`Error::Checkpoint`] when `signed` is another checkpoint's note.
+    pub fn cosign(
+        &self,
+        signed: &str,
+        key: &VerifierKey,
+        timestamp: u64,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<String, Error> {
+        self.check()?;
+        if key.name() != self.origin {
+            return Err(Error::Origin(excerpt(&self.origin)));
+        }
+        let mut note = Note::parse(signed.as_bytes())?;
+        if note.text != self.body() {
+            return Err(Error::Checkpoint("the signed note is that of another checkpoint"));
+        }
+        note.add_cosignature(key, timestamp, sign)?;
+        Ok(note.encode())
+    }
+
     /// What the types leave open: the fields are public, and lines must stay lines.
     fn check(&self) -> Result<(), Error> {
-        if self.size > MAX_TREE_SIZE {
-            return Err(Error::TreeSize(self.size));
-        }
+        self.check_form()?;
         if self.size == 0 && self.root != empty_root() {
             return Err(Error::Checkpoint("its root is not that of an empty tree"));
+        }
+        Ok(())
+    }
+
+    fn check_form(&self) -> Result<(), Error> {
+        if self.size > MAX_TREE_SIZE {
+            return Err(Error::TreeSize(self.size));
         }
         for line in std::iter::once(&self.origin).chain(&self.extensions) {
             if line.is_empty() {

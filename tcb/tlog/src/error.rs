@@ -2,6 +2,7 @@
 
 use crate::hash::MAX_TREE_SIZE;
 use crate::note::MAX_NOTE_BYTES;
+use crate::policy::MAX_POLICY_BYTES;
 
 /// Every reason for which this crate refuses its input. Nothing is changed by a refused input.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +98,7 @@ pub enum Error {
     /// A string that is not a verifier key.
     #[error("not a verifier key `name+hex+base64`: {0}")]
     VerifierKey(&'static str),
-    /// A verifier key, or a wish to sign, of a type that this crate does not handle.
+    /// A key of a type that this crate does not know, or that does not make this kind of signature.
     #[error("note key type `0x{0:02x}` is not supported here")]
     KeyType(u8),
     /// A signing closure returned something that cannot be a signature by its key.
@@ -131,6 +132,46 @@ pub enum Error {
     /// A checkpoint that no key of its own origin has signed.
     #[error("the checkpoint of `{0}` is not signed by a known key of that name")]
     Origin(String),
+    /// A cosignature's timestamp above 2^63 - 1 seconds.
+    #[error("timestamp `{0}` is too large: that of a cosignature is at most 2^63 - 1")]
+    Timestamp(u64),
+    /// A cosignature at time 0, where it has to say when it was made.
+    #[error("the cosignature by `{name}` needs a time: its timestamp is 0")]
+    NoTimestamp {
+        /// Name of the cosigner.
+        name: String,
+    },
+    /// A name that the message of an ML-DSA-44 cosignature has no room for.
+    #[error("{what} has `{bytes}` bytes: an ML-DSA-44 cosignature covers at most 255")]
+    CosignedLength {
+        /// Which name it is.
+        what: &'static str,
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// A policy above [`MAX_POLICY_BYTES`](crate::policy::MAX_POLICY_BYTES).
+    #[error("a policy of `{0}` bytes is too long: the limit is `{MAX_POLICY_BYTES}`")]
+    PolicyLength(usize),
+    /// A line that no policy has.
+    #[error("line {line} of the policy: {reason}")]
+    Policy {
+        /// One-based.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A policy that does not say which witnesses it asks for.
+    #[error("the policy has no quorum: add a line `quorum <name>` or `quorum none`")]
+    PolicyQuorum,
+    /// A checkpoint with fewer cosignatures than a policy asks for.
+    #[error("the checkpoint's cosignatures do not meet the quorum `{0}` of the policy")]
+    Quorum(String),
+    /// Bytes that do not ask a witness for a cosignature.
+    #[error("not an add-checkpoint request: {0}")]
+    WitnessRequest(&'static str),
+    /// Bytes that are not what a witness answers.
+    #[error("not the answer of a witness: {0}")]
+    WitnessAnswer(&'static str),
     /// Text that is not a tlog-proof.
     #[error("not a tlog-proof: {0}")]
     Proof(&'static str),

@@ -1,5 +1,5 @@
 //! Transparency logs as C2SP specifies them, byte for byte: the Merkle tree of RFC 6962, tiles,
-//! signed notes, checkpoints and offline proofs.
+//! signed notes, checkpoints, cosignatures of witnesses, policies and offline proofs.
 //!
 //! | module | specification |
 //! |---|---|
@@ -7,6 +7,9 @@
 //! | [`TileId`], [`TileBuilder`], [`inclusion_proof`], [`decode_entries`] | c2sp.org/tlog-tiles |
 //! | [`note`] | c2sp.org/signed-note |
 //! | [`Checkpoint`] | c2sp.org/tlog-checkpoint |
+//! | [`cosignature`] | c2sp.org/tlog-cosignature |
+//! | [`witness`] | c2sp.org/tlog-witness |
+//! | [`policy`] | c2sp.org/tlog-policy |
 //! | [`TlogProof`] | c2sp.org/tlog-proof |
 //!
 //! The crate is pure: no I/O, no clock, no randomness. Private keys stay with the caller, who
@@ -17,17 +20,20 @@
 
 mod builder;
 mod checkpoint;
+pub mod cosignature;
 mod entries;
 mod error;
 mod frontier;
 mod hash;
 mod log_id;
 pub mod note;
+pub mod policy;
 mod proof;
 mod source;
 mod text;
 mod tile;
 mod verify;
+pub mod witness;
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,9 @@
 
 mod key;
 
+use std::borrow::Borrow;
+
+use crate::cosignature;
 use crate::error::{Error, excerpt};
 use crate::text::{from_base64, has_controls, to_base64};
 
@@ -87,26 +90,56 @@ impl Note {
     /// Adds a signature by `key` below the others; one that the same key made before is replaced.
     /// `sign` gets the bytes of the text and returns the signature.
     ///
-    /// Fails with [`Error::KeyType`], [`Error::SignatureBytes`], or with [`Error::Note`] or
-    /// [`Error::NoteLength`] when the result would not be a note; then the note is unchanged.
+    /// Fails with [`Error::KeyType`] for cosigners' keys, with [`Error::SignatureBytes`], or as
+    /// [`insert`](Self::insert) does; then the note is unchanged.
     pub fn add_signature(
         &mut self,
         key: &VerifierKey,
         sign: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> Result<(), Error> {
         check_text(&self.text)?;
-        let want = key.signature_bytes().ok_or(Error::KeyType(key.key_type().byte()))?;
+        if key.key_type().is_cosignature() {
+            return Err(Error::KeyType(key.key_type().byte()));
+        }
         let bytes = sign(self.text.as_bytes());
+        let want = key.signature_bytes();
         if bytes.len() != want {
             let name = key.name().to_owned();
             return Err(Error::SignatureBytes { name, want, got: bytes.len() });
         }
-        let others = self.signatures.iter().filter(|s| !key.made(s)).cloned();
-        let mut signatures: Vec<Signature> = others.collect();
+        self.insert(Signature { name: key.name().to_owned(), key_id: key.key_id(), bytes })
+    }
+
+    /// Adds a cosignature by `key`, made at `timestamp` in seconds since 1970, as
+    /// [`add_signature`](Self::add_signature) adds a signature. `sign` gets the exact message that
+    /// [`cosignature::message`] describes and returns the signature without the time.
+    ///
+    /// Fails as [`cosignature::sign`] and [`insert`](Self::insert) do; then the note is unchanged.
+    pub fn add_cosignature(
+        &mut self,
+        key: &VerifierKey,
+        timestamp: u64,
+        sign: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<(), Error> {
+        let signature = cosignature::sign(key, timestamp, &self.text, sign)?;
+        self.insert(signature)
+    }
+
+    /// Adds a signature line below the others, unverified; lines with its name and key id are
+    /// replaced.
+    ///
+    /// Fails with [`Error::Note`], [`Error::KeyName`] or [`Error::NoteLength`] when the result would
+    /// not be a note; then the note is unchanged.
+    pub fn insert(&mut self, signature: Signature) -> Result<(), Error> {
+        check_text(&self.text)?;
+        signature.check()?;
+        let same = |s: &&Signature| s.key_id == signature.key_id && s.name == signature.name;
+        let mut signatures: Vec<Signature> =
+            self.signatures.iter().filter(|s| !same(s)).cloned().collect();
         if signatures.len() >= MAX_SIGNATURES {
             return Err(Error::Note("it has more than 64 signatures"));
         }
-        signatures.push(Signature { name: key.name().to_owned(), key_id: key.key_id(), bytes });
+        signatures.push(signature);
         let signed = Note { text: self.text.clone(), signatures };
         let length = signed.encode().len();
         if length > MAX_NOTE_BYTES {
@@ -119,7 +152,7 @@ impl Note {
 
 impl Signature {
     /// Reads a signature line without its newline.
-    fn parse(line: &str) -> Result<Signature, Error> {
+    pub(crate) fn parse(line: &str) -> Result<Signature, Error> {
         let (name, base64) = line
             .strip_prefix(LINE_START)
             .and_then(|rest| rest.split_once(' '))
@@ -137,7 +170,19 @@ impl Signature {
         }
     }
 
-    fn encode_line(&self, out: &mut String) {
+    /// What [`parse`](Self::parse) would refuse.
+    fn check(&self) -> Result<(), Error> {
+        if !is_key_name(&self.name) {
+            return Err(Error::KeyName(excerpt(&self.name)));
+        }
+        if self.bytes.is_empty() {
+            return Err(Error::Note("a signature is shorter than a key id and one byte"));
+        }
+        Ok(())
+    }
+
+    /// Appends the signature line with its newline.
+    pub(crate) fn encode_line(&self, out: &mut String) {
         out.push_str(LINE_START);
         out.push_str(&self.name);
         out.push(' ');
@@ -146,35 +191,58 @@ impl Signature {
     }
 }
 
+/// A known key that signed a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its index among the known keys.
+    pub key: usize,
+    /// When it signed, in seconds since 1970, as a cosigner says (at most 2^63 - 1); the latest time
+    /// if it signed more than once, 0 if it makes no statement about the time. `None` for signatures
+    /// without a time.
+    pub timestamp: Option<u64>,
+}
+
 /// Checks a note against the keys that one trusts and answers the indexes in `known` of those that
 /// signed it, each once, in ascending order; at least one.
 ///
-/// A signature by an unknown key, or by a key of a type without verification here, is ignored, as is
-/// one that has a known key's name with another id. A signature by a known key that does not verify
-/// refuses the note, and so does a note without any that verifies. When a key signed more than once,
-/// all of its signatures must verify.
+/// A signature by an unknown key is ignored, as is one that has a known key's name with another id.
+/// A signature by a known key that does not verify refuses the note, and so does a note without any
+/// that verifies. When a key signed more than once, all of its signatures must verify. A cosigner's
+/// signature verifies only if the text is a checkpoint.
 ///
 /// Fails with [`Error::AmbiguousKey`], [`Error::BadSignature`] or [`Error::NoKnownSignature`].
 pub fn verify(note: &Note, known: &[VerifierKey]) -> Result<Vec<usize>, Error> {
+    let signers = signers(note, known)?;
+    if signers.is_empty() {
+        return Err(Error::NoKnownSignature);
+    }
+    Ok(signers.into_iter().map(|signer| signer.key).collect())
+}
+
+/// Checks a note as [`verify`] does and answers who signed it and when; nobody, if no key is known.
+///
+/// Fails with [`Error::AmbiguousKey`] or [`Error::BadSignature`].
+pub fn signers<K: Borrow<VerifierKey>>(note: &Note, known: &[K]) -> Result<Vec<Verified>, Error> {
     let mut verified = Vec::new();
-    for (at, key) in known.iter().enumerate() {
-        if key.signature_bytes().is_none() {
-            continue;
-        }
+    for (at, key) in known.iter().map(Borrow::borrow).enumerate() {
         let mut made = note.signatures.iter().filter(|s| key.made(s)).peekable();
         if made.peek().is_none() {
             continue;
         }
         // Two keys with one id: which of them a signature claims to be by cannot be told.
-        if known.iter().any(|other| other.is_confusable_with(key)) {
+        if known.iter().any(|other| other.borrow().is_confusable_with(key)) {
             return Err(Error::AmbiguousKey { name: key.name().to_owned() });
         }
-        if !made.all(|s| key.verify(note.text.as_bytes(), &s.bytes)) {
-            return Err(Error::BadSignature { name: key.name().to_owned() });
+        let mut timestamp = None;
+        for signature in made {
+            let time = key
+                .check(&note.text, &signature.bytes)
+                .map_err(|_| Error::BadSignature { name: key.name().to_owned() })?;
+            timestamp = timestamp.max(time);
         }
-        verified.push(at);
+        verified.push(Verified { key: at, timestamp });
     }
-    if verified.is_empty() { Err(Error::NoKnownSignature) } else { Ok(verified) }
+    Ok(verified)
 }
 
 /// Makes a note: the text, an empty line and one signature by `key`. `text` ends in a newline, and

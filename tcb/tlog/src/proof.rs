@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::hash::Hash;
 use crate::note::{MAX_NOTE_BYTES, Note, VerifierKey};
+use crate::policy::{Accepted, Policy};
 use crate::text::{decimal, from_base64, hash_from_base64, to_base64};
 use crate::verify::verify_inclusion;
 
@@ -95,5 +96,21 @@ impl TlogProof {
         let (size, root) = (checkpoint.size, &checkpoint.root);
         verify_inclusion(entry_leaf, self.index, size, &self.hashes, root)?;
         Ok(checkpoint)
+    }
+    /// Checks the proof as [`verify`](Self::verify) does, but asks `policy` whether the checkpoint
+    /// counts: a log must have signed it, and enough witnesses must have cosigned it. `log_keys` are
+    /// keys of logs that are known from elsewhere, beside those that the policy lists.
+    ///
+    /// Fails as [`Policy::open`] and [`verify_inclusion`] do.
+    pub fn verify_policy(
+        &self,
+        entry_leaf: &Hash,
+        policy: &Policy,
+        log_keys: &[VerifierKey],
+    ) -> Result<Accepted, Error> {
+        let accepted = policy.open(self.checkpoint.as_bytes(), log_keys)?;
+        let (size, root) = (accepted.checkpoint.size, &accepted.checkpoint.root);
+        verify_inclusion(entry_leaf, self.index, size, &self.hashes, root)?;
+        Ok(accepted)
     }
 }

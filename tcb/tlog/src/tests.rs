@@ -1,18 +1,21 @@
 //! What the tests share: a naive tree after the letter of RFC 6962, tiles in memory, and keys.
 
 mod checkpoints;
+mod cosignatures;
 mod notes;
 mod oracles;
+mod policies;
 mod tiles;
 mod tree;
+mod witnesses;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _, ML_DSA_44_SIGNING, PqdsaKeyPair};
 
-use crate::note::VerifierKey;
+use crate::note::{Note, VerifierKey};
 use crate::*;
 
 /// Leaves of the large tree: two full tiles of level 1 in sight, and a ragged right edge.
@@ -159,6 +162,49 @@ impl Signer {
 
     fn note(&self, text: &str) -> String {
         note::sign(text, &self.key, |bytes| self.sign(bytes)).unwrap()
+    }
+}
+
+/// A cosigner's key pair from a one-byte seed, and its verifier key.
+struct Cosigner {
+    pair: CosignerPair,
+    key: VerifierKey,
+}
+
+enum CosignerPair {
+    Ed25519(Ed25519KeyPair),
+    MlDsa44(PqdsaKeyPair),
+}
+
+impl Cosigner {
+    fn ed25519(name: &str, seed: u8) -> Cosigner {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        let public_key = pair.public_key().as_ref().try_into().unwrap();
+        let key = VerifierKey::new_ed25519_cosigner(name, public_key).unwrap();
+        Cosigner { pair: CosignerPair::Ed25519(pair), key }
+    }
+
+    fn ml_dsa_44(name: &str, seed: u8) -> Cosigner {
+        let pair = PqdsaKeyPair::from_seed(&ML_DSA_44_SIGNING, &[seed; 32]).unwrap();
+        let public_key = pair.public_key().as_ref().try_into().unwrap();
+        let key = VerifierKey::new_ml_dsa_44_cosigner(name, public_key).unwrap();
+        Cosigner { pair: CosignerPair::MlDsa44(pair), key }
+    }
+
+    /// The signature alone, over exactly `message`.
+    fn sign(&self, message: &[u8]) -> Vec<u8> {
+        match &self.pair {
+            CosignerPair::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            CosignerPair::MlDsa44(pair) => {
+                let mut signature = vec![0; 2_420];
+                assert_eq!(pair.sign(message, &mut signature), Ok(2_420));
+                signature
+            }
+        }
+    }
+
+    fn cosign(&self, note: &mut Note, timestamp: u64) {
+        note.add_cosignature(&self.key, timestamp, |message| self.sign(message)).unwrap();
     }
 }
 

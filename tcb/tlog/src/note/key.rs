@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
+use aws_lc_rs::signature::{ED25519, ML_DSA_44, UnparsedPublicKey};
 
 use super::{KEY_ID_BYTES, Signature, is_key_name};
+use crate::cosignature::{self, TIMESTAMP_BYTES};
 use crate::error::{Error, excerpt};
 use crate::hash::sha256;
 use crate::text::{from_base64, to_base64};
@@ -17,15 +18,17 @@ const MAX_VKEY_BYTES: usize = 4096;
 /// Bytes of an Ed25519 signature (RFC 8032 section 5.1.6).
 const ED25519_SIGNATURE_BYTES: usize = 64;
 
-/// The signature types that are recognised (c2sp.org/signed-note, "Signature types").
+/// Bytes of an ML-DSA-44 signature (FIPS 204 section 4, table 2).
+const ML_DSA_44_SIGNATURE_BYTES: usize = 2420;
+
+/// The signature types that are known (c2sp.org/signed-note, "Signature types").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum KeyType {
     /// 0x01: Ed25519 over the note's text.
     Ed25519,
-    /// 0x04: an Ed25519 witness cosignature with its time. Recognised; its signatures count as those
-    /// of an unknown key.
+    /// 0x04: Ed25519 over a time and a checkpoint's text, see [`cosignature`].
     Ed25519Cosignature,
-    /// 0x06: an ML-DSA-44 cosignature. Recognised; its signatures count as those of an unknown key.
+    /// 0x06: ML-DSA-44 over a time and a checkpoint's tree, see [`cosignature`].
     MlDsa44Cosignature,
 }
 
@@ -43,6 +46,14 @@ impl KeyType {
         [KeyType::Ed25519, KeyType::Ed25519Cosignature, KeyType::MlDsa44Cosignature]
             .into_iter()
             .find(|t| t.byte() == byte)
+    }
+
+    /// Whether keys of this type sign checkpoints at a time, as [`cosignature`] describes.
+    pub fn is_cosignature(self) -> bool {
+        match self {
+            KeyType::Ed25519 => false,
+            KeyType::Ed25519Cosignature | KeyType::MlDsa44Cosignature => true,
+        }
     }
 
     fn public_key_bytes(self) -> usize {
@@ -69,10 +80,25 @@ impl VerifierKey {
         VerifierKey::new(name, KeyType::Ed25519, public_key)
     }
 
+    /// The Ed25519 cosigner's key of type 0x04 with this name. The name is not signed, so each cosigner
+    /// needs a key of its own. Fails with [`Error::KeyName`].
+    pub fn new_ed25519_cosigner(name: &str, public_key: &[u8; 32]) -> Result<VerifierKey, Error> {
+        VerifierKey::new(name, KeyType::Ed25519Cosignature, public_key)
+    }
+
+    /// The ML-DSA-44 cosigner's key of type 0x06 with this name; `public_key` as FIPS 204 encodes it.
+    /// Fails with [`Error::KeyName`], or [`Error::CosignedLength`] for names above 255 bytes.
+    pub fn new_ml_dsa_44_cosigner(
+        name: &str,
+        public_key: &[u8; 1312],
+    ) -> Result<VerifierKey, Error> {
+        VerifierKey::new(name, KeyType::MlDsa44Cosignature, public_key)
+    }
+
     /// Reads a verifier key's text form.
     ///
-    /// Fails with [`Error::VerifierKey`], [`Error::KeyName`], or [`Error::KeyType`] for types that
-    /// [`KeyType`] does not list.
+    /// Fails with [`Error::VerifierKey`], [`Error::KeyName`], [`Error::CosignedLength`], or
+    /// [`Error::KeyType`] for types that [`KeyType`] does not list.
     pub fn parse(vkey: &str) -> Result<VerifierKey, Error> {
         if vkey.len() > MAX_VKEY_BYTES {
             return Err(Error::VerifierKey("it is longer than 4096 bytes"));
@@ -102,6 +128,9 @@ impl VerifierKey {
         }
         if public_key.len() != key_type.public_key_bytes() {
             return Err(Error::VerifierKey("its key does not have the length of its type"));
+        }
+        if key_type == KeyType::MlDsa44Cosignature {
+            cosignature::check_covered("the cosigner's name", name)?;
         }
         let identified = [name.as_bytes(), b"\n", &[key_type.byte()], public_key].concat();
         let [a, b, c, d, ..] = sha256(&identified).0;
@@ -133,27 +162,52 @@ impl VerifierKey {
         &self.public_key
     }
 
-    /// Whether `signature` is this key's over `text`. Always false for types whose signatures this
-    /// crate does not verify.
+    /// Whether `signature` is this key's over `text`; of a cosigner's key, whether it is a cosignature
+    /// of the checkpoint `text`.
     pub fn verify(&self, text: &[u8], signature: &[u8]) -> bool {
-        match self.key_type {
-            KeyType::Ed25519 => {
-                UnparsedPublicKey::new(&ED25519, &self.public_key).verify(text, signature).is_ok()
-            }
-            KeyType::Ed25519Cosignature | KeyType::MlDsa44Cosignature => false,
+        str::from_utf8(text).is_ok_and(|text| self.check(text, signature).is_ok())
+    }
+
+    /// Checks this key's signature over a note's text and answers the time of a cosignature.
+    pub(super) fn check(&self, text: &str, signature: &[u8]) -> Result<Option<u64>, Error> {
+        if self.key_type.is_cosignature() {
+            cosignature::verify(self, text, signature).map(Some)
+        } else if self.signed(text.as_bytes(), signature) {
+            Ok(None)
+        } else {
+            Err(Error::BadSignature { name: self.name.clone() })
         }
     }
 
-    /// Bytes of a signature by this key, for types that this crate verifies.
-    pub(super) fn signature_bytes(&self) -> Option<usize> {
+    /// Whether `raw` is a signature by this key, without what its type adds, over exactly `message`.
+    pub(crate) fn signed(&self, message: &[u8], raw: &[u8]) -> bool {
+        let verified = match self.key_type {
+            KeyType::Ed25519 | KeyType::Ed25519Cosignature => {
+                UnparsedPublicKey::new(&ED25519, &self.public_key).verify(message, raw)
+            }
+            KeyType::MlDsa44Cosignature => {
+                UnparsedPublicKey::new(&ML_DSA_44, &self.public_key).verify(message, raw)
+            }
+        };
+        verified.is_ok()
+    }
+
+    /// Bytes of a signature by this key's algorithm alone.
+    pub(crate) fn raw_signature_bytes(&self) -> usize {
         match self.key_type {
-            KeyType::Ed25519 => Some(ED25519_SIGNATURE_BYTES),
-            KeyType::Ed25519Cosignature | KeyType::MlDsa44Cosignature => None,
+            KeyType::Ed25519 | KeyType::Ed25519Cosignature => ED25519_SIGNATURE_BYTES,
+            KeyType::MlDsa44Cosignature => ML_DSA_44_SIGNATURE_BYTES,
         }
+    }
+
+    /// Bytes of a signature on a note, after the key id: 64, 72 or 2,428.
+    pub fn signature_bytes(&self) -> usize {
+        let time = if self.key_type.is_cosignature() { TIMESTAMP_BYTES } else { 0 };
+        time.saturating_add(self.raw_signature_bytes())
     }
 
     /// Whether a signature line claims to be by this key.
-    pub(super) fn made(&self, signature: &Signature) -> bool {
+    pub(crate) fn made(&self, signature: &Signature) -> bool {
         self.key_id == signature.key_id && self.name == signature.name
     }
 

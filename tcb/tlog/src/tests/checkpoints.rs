@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::note::Note;
 
 const ORIGIN: &str = "example.com/behind-the-sofa";
 

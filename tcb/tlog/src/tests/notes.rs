@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::note::{KeyType, MAX_NOTE_BYTES, MAX_SIGNATURES, Note, Signature, sign, verify};
+use crate::note::{KeyType, MAX_NOTE_BYTES, MAX_SIGNATURES, Signature, sign, signers, verify};
 
 /// The example of Go's package `golang.org/x/mod/sumdb/note`.
 const PETER: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
@@ -234,34 +234,31 @@ fn malformed_verifier_keys_are_refused() {
     assert_eq!(VerifierKey::parse(&long), bad("it is longer than 4096 bytes"));
 }
 
-/// Keys of witnesses can be listed, but their signatures count for nothing here.
 #[test]
-fn cosignature_keys_are_recognised_as_unknown() {
-    for (key_type, length, signature) in
-        [(KeyType::Ed25519Cosignature, 32, 72), (KeyType::MlDsa44Cosignature, 1_312, 2_428)]
-    {
-        let encoded = [vec![key_type.byte()], vec![5; length]].concat();
-        let identified = [b"w.example\n", encoded.as_slice()].concat();
-        let Hash([a, b, c, d, ..]) = hash::sha256(&identified);
-        let base64 = text::to_base64(&encoded);
-        let vkey = format!("w.example+{a:02x}{b:02x}{c:02x}{d:02x}+{base64}");
-        let witness = key(&vkey);
-        assert_eq!((witness.key_type(), witness.to_string()), (key_type, vkey));
+fn a_line_that_no_note_can_have_is_not_inserted() {
+    let note = parse(GO_NOTE).unwrap();
+    let line = note.signatures[0].clone();
+    let mut unchanged = note.clone();
+    let mut insert = |signature| unchanged.insert(signature);
+    let bad_name = Signature { name: "a b".to_owned(), ..line.clone() };
+    assert_eq!(insert(bad_name), Err(Error::KeyName("a b".to_owned())));
+    let empty = Signature { bytes: Vec::new(), ..line.clone() };
+    let short = Err(Error::Note("a signature is shorter than a key id and one byte"));
+    assert_eq!(insert(empty), short);
+    let long = Signature { bytes: vec![1; MAX_NOTE_BYTES], ..line.clone() };
+    assert!(matches!(insert(long), Err(Error::NoteLength(_))));
+    assert_eq!(unchanged, note);
 
-        let log = Signer::new("log.example", 1);
-        let mut note = parse(&log.note("text\n")).unwrap();
-        let bytes = vec![9; signature];
-        note.signatures.push(Signature {
-            name: "w.example".to_owned(),
-            key_id: witness.key_id(),
-            bytes,
-        });
-        assert!(!witness.verify(note.text.as_bytes(), &note.signatures[1].bytes));
-        assert_eq!(verify(&note, &[witness.clone(), log.key]), Ok(vec![1]));
-        assert_eq!(verify(&note, std::slice::from_ref(&witness)), Err(Error::NoKnownSignature));
-        let refused = note.add_signature(&witness, |_| vec![9; signature]);
-        assert_eq!(refused, Err(Error::KeyType(key_type.byte())));
-    }
+    unchanged.insert(line.clone()).unwrap();
+    assert_eq!(unchanged.signatures, [note.signatures[1].clone(), line]);
+}
+
+#[test]
+fn signatures_without_a_time_have_none() {
+    let note = parse(GO_NOTE).unwrap();
+    let signed = signers(&note, &[key(ENOCH)]).unwrap();
+    assert_eq!(signed, [note::Verified { key: 0, timestamp: None }]);
+    assert_eq!(signers::<VerifierKey>(&note, &[]), Ok(Vec::new()));
 }
 
 proptest! {

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 use signed_note::{Signer as _, Verifier as _};
 
 use super::*;
-use crate::note::Note;
 
 /// Sizes up to [`LARGE`], the interesting ones often.
 fn size() -> impl Strategy<Value = u64> {
