@@ -96,7 +96,7 @@ test('settings decide', async () => {
   assert.equal(await judge(year), 'lifetime_too_long')
   assert.equal(await judge(year, { maxLifetime: 400 * day }), 'valid')
   assert.equal(await judge(year, { maxLifetime: null }), 'valid')
-  const old = await issuer.token({ exp: seconds() - 40, iat: seconds() - 100 })
+  const old = await issuer.token({ exp: seconds() - 40, iat: seconds() - 100, nbf: seconds() - 100 })
   assert.equal(await judge(old), 'expired')
   assert.equal(await judge(old, { leeway: 60 }), 'valid')
   const good = await issuer.token()
