@@ -9,6 +9,7 @@
 
 mod application;
 mod nginx;
+mod paths;
 mod wire;
 
 use crate::recipes::{Outcome, flag};
@@ -61,6 +62,7 @@ pub fn recipe(root: &Path, arguments: &[String]) -> Result<Outcome> {
     judge.accepted(&tokens).map_err(|e| told(e, &authz))?;
     judge.denied(&tokens).map_err(|e| told(e, &authz))?;
     judge.scopes(&tokens).map_err(|e| told(e, &authz))?;
+    judge.paths(&tokens).map_err(|e| told(e, &authz))?;
     judge.envoy(&tokens).map_err(|e| told(e, &authz))?;
     judge.counted().map_err(|e| told(e, &authz))?;
     judge.load(&tokens).map_err(|e| told(e, &authz))?;
@@ -95,6 +97,7 @@ impl Ports {
 /// The tokens that are sent.
 struct Tokens {
     good: String,
+    read: String,
     scoped: String,
     other_audience: String,
     other_realm: String,
@@ -118,6 +121,7 @@ impl Tokens {
         let other = if signature.starts_with('A') { "B" } else { "A" };
         let forged = format!("{head}.{other}{}", signature.get(1..).unwrap_or_default());
         let tokens = Self {
+            read: ask("consumers", AUDIENCE, &["--scope", "read"])?,
             scoped: ask("consumers", AUDIENCE, &["--scope", "read write"])?,
             other_audience: ask("consumers", OTHER_AUDIENCE, &[])?,
             other_realm: ask("organizations", AUDIENCE, &[])?,
@@ -266,7 +270,7 @@ impl Judge<'_> {
         let long = format!("Bearer {}", "a".repeat(65_536));
         let mine = bearer(&tokens.good);
         let both = format!("Bearer {}, Bearer {}", tokens.good, tokens.good);
-        let cases: [Case<'_>; 13] = [
+        let cases: [Case<'_>; 14] = [
             ("no token", "/", &[], 401),
             ("another scheme", "/", &[("Authorization", "Basic YTpi")], 401),
             ("garbage", "/", &[("Authorization", "Bearer a.b.c")], 401),
@@ -278,6 +282,7 @@ impl Judge<'_> {
             ("two headers", "/", &[("Authorization", &mine), ("Authorization", &mine)], 400),
             ("two tokens", "/", &[("Authorization", &both)], 401),
             ("a token in the query too", "/?access_token=x", &[("Authorization", &mine)], 401),
+            ("the same behind ä", "/ä?access_token=x", &[("Authorization", &mine)], 401),
             ("a header of 64 KiB", "/", &[("Authorization", &long)], 400),
             ("the inner path", "/_chancery/any", &[("Authorization", &mine)], 404),
         ];
@@ -310,6 +315,46 @@ impl Judge<'_> {
         let seen = self.let_in("/admin/", &[("Authorization", &with)])?.body;
         ensure!(seen.contains("\nx-chancery-scope: read write\n"), "{seen}");
         println!("scopes: 403 without the one that the location needs");
+        Ok(())
+    }
+
+    /// What a client without the scope value can have the application read.
+    fn paths(&self, tokens: &Tokens) -> Result<()> {
+        let token = bearer(&tokens.read);
+        let headers = [
+            ("Authorization", token.as_str()),
+            ("X-Original-URL", "/admin/users"),
+            ("X-Rewrite-URL", "/admin/users"),
+        ];
+        let (mut let_in, mut refused) = (0, 0);
+        let absolute = paths::ATTEMPTS.map(|path| format!("http://api.example{path}"));
+        for path in paths::ATTEMPTS.into_iter().chain(absolute.iter().map(String::as_str)) {
+            let before = self.application.requests();
+            let answer = self.ask(path, &headers)?;
+            if self.application.requests() == before {
+                ensure!([301, 400, 403, 404].contains(&answer.status), "{path}: {answer:?}");
+                refused += 1;
+                continue;
+            }
+            let_in += 1;
+            ensure!(!answer.body.contains("/admin/users\n"), "a header chose: {answer:?}");
+            let line = answer.body.lines().next().unwrap_or_default();
+            let read = line.split(' ').nth(1).context("a request line has a path")?;
+            let guarded = paths::may_be_guarded(read);
+            ensure!(!guarded, "`{path}` without the scope arrived as `{read}`");
+        }
+        ensure!(let_in > 0, "no attempt arrived, so that nothing was tried");
+        // With the scope, paths arrive as nginx read them.
+        let write = bearer(&tokens.scoped);
+        for (path, read) in [
+            ("/admin/users/..%2Froles%20a?x=%2f", "/admin/roles%20a?x=%2f"),
+            ("//orders/%3fa/%c3%a4", "/orders/%3Fa/%C3%A4"),
+        ] {
+            let seen = self.let_in(path, &[("Authorization", &write)])?.body;
+            let wanted = format!("GET {read} HTTP/1.0");
+            ensure!(seen.lines().next() == Some(&wanted), "`{path}` arrived otherwise:\n{seen}");
+        }
+        println!("paths: {refused} attempts refused, {let_in} let in as what nginx had judged");
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod python_binding;
 mod recipes;
 mod run;
 mod service;
+mod stores;
 mod structure;
 
 use recipes::{Outcome, RECIPES, Recipe};

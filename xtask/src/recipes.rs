@@ -2,7 +2,8 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    authz, bindings, docs_smoke, first_run, fuzz, interop, node_binding, python_binding, structure,
+    authz, bindings, docs_smoke, first_run, fuzz, interop, node_binding, python_binding, stores,
+    structure,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -93,6 +94,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "kills",
         about: "service and signer killed 200 times under load ([COUNT]); CI does 30",
         run: kills,
+    },
+    Recipe {
+        name: "stores",
+        about: "the main job on emulators of S3 and Azure Blob ([TEST...])",
+        run: stores::recipe,
     },
     Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
 ];

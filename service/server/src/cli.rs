@@ -1,6 +1,7 @@
 //! The commands. Each prints for a person, or one JSON document with `--json`; exit code 0 is
 //! success, 1 a "no" as an answer, 2 a failure to find out.
 
+mod attest;
 mod authz;
 mod bench;
 mod client;
@@ -45,6 +46,9 @@ enum Command {
     /// Look at transparency logs
     #[command(subcommand)]
     Log(LogCommand),
+    /// Look at evidence of confidential hardware, and judge it
+    #[command(subcommand)]
+    Attest(attest::AttestCommand),
     /// Look at keys and change their lives
     #[command(subcommand)]
     Keys(keys::KeysCommand),
@@ -122,6 +126,7 @@ pub fn main() -> ExitCode {
         Command::Authz(args) => authz::run(&args),
         Command::Prove(args) => validate::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
+        Command::Attest(command) => attest::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => check_config(&file, json),
         Command::Reload(args) => keys::simple(&args, &crate::control::Command::Reload),

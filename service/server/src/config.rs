@@ -11,6 +11,7 @@ use chancery_token::client::ClientKey;
 use serde::Deserialize;
 
 use crate::listen::Network;
+use crate::store::Location;
 
 /// The id of the demo client of development mode.
 pub const DEMO_CLIENT: &str = "demo";
@@ -43,6 +44,9 @@ pub struct Config {
     /// Size of each of the three write-ahead segments, in MiB.
     #[serde(default = "default_segment")]
     pub wal_segment_mib: u64,
+    /// Where the logs are kept, and when they are durable.
+    #[serde(default)]
+    pub storage: Storage,
     /// How the log of the service itself looks.
     #[serde(default)]
     pub logging: Logging,
@@ -61,6 +65,53 @@ pub struct Tls {
     pub cert_file: PathBuf,
     /// Private key.
     pub key_file: PathBuf,
+}
+
+/// Where the logs are kept.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// `file:/path`, `s3://bucket/prefix`, `az://container/prefix` or `gs://bucket/prefix`; without
+    /// it, the folder `store` of the data folder.
+    pub url: Option<String>,
+    /// Where the bucket's provider is, instead of its own address: other makers' stores, emulators.
+    pub endpoint: Option<String>,
+    /// When a batch is durable, and its tokens may leave.
+    pub durability: Durability,
+}
+
+/// What must hold a batch before its tokens leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// The write-ahead log on this machine; the store follows about a second later.
+    #[default]
+    Local,
+    /// The store itself.
+    Store,
+}
+
+impl Storage {
+    /// Whether the store must hold a batch before its tokens leave.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.durability == Durability::Store
+    }
+
+    /// Where the store is; `folder` is the one to use where the configuration names none.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn location(&self, folder: &Path) -> Result<Location, ConfigError> {
+        let wrong = |e: crate::store::LocationError| ConfigError::Value(e.to_string());
+        match (&self.url, &self.endpoint) {
+            (Some(url), endpoint) => Location::parse(url, endpoint.as_deref()).map_err(wrong),
+            (None, None) => Ok(Location::of_folder(folder.to_owned())),
+            (None, Some(_)) => {
+                Err(ConfigError::Value("storage.endpoint means nothing without storage.url".into()))
+            }
+        }
+    }
 }
 
 /// The service's own log.
@@ -176,6 +227,7 @@ impl Config {
         if self.unverified_per_s == 0 {
             return Err(ConfigError::Value("unverified_per_s must be at least 1".into()));
         }
+        self.storage.location(Path::new(""))?;
         self.policy(1).check().map_err(|e| ConfigError::Value(e.to_string()))
     }
 
@@ -204,6 +256,13 @@ impl Config {
         }
         if !self.admin_listen.ip().is_loopback() {
             warnings.push(format!("admin_listen `{}` is not loopback", self.admin_listen));
+        }
+        if self.storage.location(Path::new("")).is_ok_and(|l| l.is_in_the_clear()) {
+            warnings.push(
+                "storage.endpoint is not https and not loopback: credentials and \
+                           objects can be read on the way"
+                    .into(),
+            );
         }
         for realm in &self.realms {
             let expected = format!("{}/{}", self.base_url, realm.name);
@@ -258,6 +317,7 @@ impl Config {
             trusted_proxies: Vec::new(),
             unverified_per_s: default_unverified(),
             wal_segment_mib: 16,
+            storage: Storage::default(),
             logging: Logging::default(),
             realms,
             development: true,

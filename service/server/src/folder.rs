@@ -73,6 +73,12 @@ impl Paths {
         self.0.join("store")
     }
 
+    /// The key that makes ledger summaries in the store this service's own.
+    #[must_use]
+    pub fn summary_key(&self) -> PathBuf {
+        self.0.join("summary.key")
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Step 6, the point of no return: a batch goes to the write-ahead log, then into the log in
-//! memory, from where the publisher takes it to the store.
+//! memory, from where the publisher takes it to the store. Or, under `durability = "store"`, to the
+//! store first, and the write-ahead log is not written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +10,12 @@ use chancery_signer_api::Prepared;
 
 use crate::keyset::KeySets;
 use crate::link::LinkError;
-use crate::logs::{Batch, Log};
+use crate::logs::{Batch, Extension, Log, LogError};
 use crate::metrics::Metrics;
 use crate::wal::{RecordKind, Wal, WalError};
 
 /// How long to wait before a failed write is tried again: long enough not to burn a core on a
-/// full disk, short enough that a freed one is noticed at once.
+/// full disk or a store that refuses, short enough that a freed one is noticed at once.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// How far the write-ahead log and the store are, shared with the publisher.
@@ -38,6 +39,8 @@ pub struct Journal<'a> {
     pub keys: Arc<KeySets>,
     /// For what goes wrong.
     pub metrics: Arc<Metrics>,
+    /// Where the store must have a batch before it is acknowledged: what runs its calls.
+    pub store_first: Option<tokio::runtime::Handle>,
 }
 
 impl Journal<'_> {
@@ -63,11 +66,53 @@ impl Journal<'_> {
         };
         // Checked first: recovery must find nothing in the write-ahead log that the log refuses.
         let extension = self.log.check(&batch)?;
+        if let Some(runtime) = &self.store_first {
+            self.store(runtime, &batch, &extension, trouble, is_stopping)?;
+            return Ok(self.log.extend(extension)?);
+        }
         let payload = self.log.encode(&batch)?;
         let sequence = self.append(batch.first_index, &payload, trouble, is_stopping)?;
         self.log.extend(extension)?;
         self.progress.applied.store(sequence, Ordering::Release);
         Ok(())
+    }
+
+    /// The batch and its checkpoint are in the store when this returns. Each attempt is bounded; a
+    /// store that fails is tried until it works, and one that holds other bytes is an error.
+    fn store(
+        &self,
+        runtime: &tokio::runtime::Handle,
+        batch: &Batch,
+        extension: &Extension,
+        trouble: impl Fn(Option<&'static str>),
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<(), LogError> {
+        let bytes = batch.entries.iter().map(Vec::len).fold(0, usize::saturating_add);
+        let mut failures = 0_u64;
+        loop {
+            let started = std::time::Instant::now();
+            let result = runtime.block_on(self.log.store_ahead(extension));
+            let full = self.wal.utilisation();
+            self.metrics.durable_write(started.elapsed(), bytes, result.is_ok(), full);
+            match result {
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::warn!(failures, "the store can be written again");
+                        trouble(None);
+                    }
+                    return Ok(());
+                }
+                Err(e) if !e.is_final() && !is_stopping() => {
+                    if failures == 0 {
+                        tracing::error!("{e}; nothing is released until the store works");
+                    }
+                    failures = failures.saturating_add(1);
+                    trouble(Some("the store cannot be written"));
+                    std::thread::sleep(RETRY_AFTER);
+                }
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     fn append(
@@ -84,7 +129,7 @@ impl Journal<'_> {
             let started = std::time::Instant::now();
             let result = self.wal.append(RecordKind::Batch, log, first_index, payload);
             let (took, full) = (started.elapsed(), self.wal.utilisation());
-            self.metrics.wal_append(took, payload.len(), &result, full);
+            self.metrics.durable_write(took, payload.len(), result.is_ok(), full);
             match result {
                 Ok(sequence) => {
                     if failures > 0 {

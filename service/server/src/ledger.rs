@@ -3,16 +3,20 @@
 //! The key set of a signer that died is rebuilt from here: what it announced, what each key really
 //! signed and until when, what was narrowed or compromised.
 
+mod summary;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_entry::{Announcement, Entry, Genesis, PolicyVersion};
 use chancery_token::{PublicKey, json, jwks};
 
+pub use summary::{Summary, SummaryKey};
+
 /// A thumbprint.
 pub type Kid = [u8; 32];
 
 /// Facts about one log's keys.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     /// The first entry.
     pub genesis: Option<Genesis>,
@@ -24,7 +28,7 @@ pub struct Ledger {
     pub policy: Option<PolicyVersion>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct KeyRecord {
     announcement: Announcement,
     announced_at: u64,

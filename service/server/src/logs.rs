@@ -1,20 +1,36 @@
 //! The signer logs as the service keeps them: the growing end in memory, the rest in the store.
 //!
-//! Order of durability, and what a crash leaves behind at each point:
+//! Order of durability, and what a crash leaves behind at each point. Steps 2 to 5 are the same in a
+//! folder and in a bucket (`store.rs` says how each write is made there).
 //!
 //! 1. A batch is in the write-ahead log. Its tokens are released. A crash here: recovery reads the
 //!    record and goes on with step 2, which is the normal path.
-//! 2. Full tiles and bundles are written, then the partial ones of the right edge, and made durable.
-//!    A crash in between leaves tiles that no published checkpoint covers; they are written again
-//!    with the same bytes.
-//! 3. `checkpoint` is written through to the disk. Not before step 2 is durable: after a loss of
-//!    power the store could otherwise hold a checkpoint without its tiles.
+//! 2. Full tiles and bundles are created, then the partial ones of the right edge, and made durable.
+//!    A crash in between leaves tiles that no published checkpoint covers; they are created again
+//!    with the same bytes, which changes nothing. Other bytes under the same name stop the service:
+//!    somebody else wrote them.
+//! 3. `checkpoint` is replaced, durably, on the condition that it is still the one that this service
+//!    put there (in a folder: under its lock). Not before step 2 is durable: after a loss of power
+//!    the store could otherwise hold a checkpoint without its tiles. A crash in between, or an
+//!    answer that never came, leaves the old checkpoint or the new one; either is read and
+//!    continued.
 //! 4. Only then does memory drop the full tiles, and the write-ahead log forget the records. A crash
 //!    in between: records are applied twice, which changes nothing.
 //! 5. Partial tiles of the previous checkpoint are deleted. A crash before that leaves garbage of
 //!    a few kilobytes.
+//!
+//! Now and then, after step 3, `ledger-summary` is replaced: what the entries under that checkpoint
+//! say of keys. It is never ahead of the checkpoint, and nobody waits for it to be durable: without
+//! it, or with an older one, the next start reads more of the log (`ledger/summary.rs`).
+//!
+//! Under `durability = "store"` there is no step 1. A batch goes through steps 2 and 3
+//! ([`Log::store_ahead`]) while nobody can see it, then into memory, and is then acknowledged: its
+//! tokens are released. A crash before step 3 leaves tiles without a checkpoint; one after it a
+//! checkpoint over entries whose tokens were never released. In both cases the signer, if it lives,
+//! hands the same batch over again, and the same bytes are written.
 
 mod batch;
+mod load;
 mod publish;
 
 use std::collections::{BTreeMap, HashMap};
@@ -29,7 +45,7 @@ use chancery_tlog::{
 };
 
 use self::publish::Published;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SummaryKey};
 use crate::store::{Store, StoreError};
 
 pub use batch::Batch;
@@ -67,6 +83,18 @@ pub enum LogError {
     NotThere(String),
 }
 
+impl LogError {
+    /// Whether no further attempt can mend it: a person must look.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            LogError::Damaged { .. } => true,
+            LogError::Store(e) => e.is_conflict(),
+            _ => false,
+        }
+    }
+}
+
 /// One log.
 #[derive(Debug)]
 pub struct Log {
@@ -78,6 +106,8 @@ pub struct Log {
     has_ledger: bool,
     tail: RwLock<Tail>,
     publishing: tokio::sync::Mutex<Published>,
+    /// Makes and accepts ledger summaries; without it there are none.
+    summaries: Option<SummaryKey>,
 }
 
 /// The growing end.
@@ -125,16 +155,28 @@ impl Log {
             store,
             has_ledger: true,
             tail: RwLock::new(tail),
-            publishing: tokio::sync::Mutex::default(),
+            publishing: tokio::sync::Mutex::new(Published::nothing(&id.to_string())),
+            summaries: None,
         }
     }
 
+    /// Keeps a summary of the ledger in the store from now on.
+    #[must_use]
+    pub fn with_summaries(self, summaries: Option<SummaryKey>) -> Self {
+        Self { summaries, ..self }
+    }
+
     /// Opens a log from the store at its published checkpoint and, for the ledger, reads all its
-    /// entries; without, only the right edge.
+    /// entries, or those after a summary by this key; without, only the right edge.
     ///
     /// # Errors
     /// [`LogError::Unknown`], [`LogError::Damaged`] or [`LogError::Store`].
-    pub async fn open(store: Store, id: LogId, with_ledger: bool) -> Result<Self, LogError> {
+    pub async fn open(
+        store: Store,
+        id: LogId,
+        with_ledger: bool,
+        summaries: Option<&SummaryKey>,
+    ) -> Result<Self, LogError> {
         let text = id.to_string();
         let vkey = match store.get(&format!("log/{text}/vkey")).await {
             Err(StoreError::Missing(_)) => return Err(LogError::Unknown(text)),
@@ -142,10 +184,11 @@ impl Log {
         };
         let damaged = |what: String| LogError::Damaged { log: text.clone(), what };
         let vkey = parse_vkey(&vkey, id).map_err(damaged)?;
-        let mut log = Self::empty(store, id, vkey);
-        let note = match log.get_object("checkpoint").await {
+        let mut log = Self::empty(store, id, vkey).with_summaries(summaries.cloned());
+        let mut published = Published::nothing(&text);
+        let note = match published.checkpoint.read(&log.store).await {
             // Named, but nothing was published yet: the write-ahead log has the rest.
-            Err(LogError::Store(StoreError::Missing(_))) => return Ok(log),
+            Err(StoreError::Missing(_)) => return Ok(log),
             other => other?,
         };
         let (checkpoint, _) = Checkpoint::open(&note, std::slice::from_ref(&log.vkey))
@@ -156,57 +199,19 @@ impl Log {
         if builder.root() != checkpoint.root {
             return Err(damaged("tiles do not hash to the checkpoint's root".into()));
         }
-        log.load_entries(&checkpoint, with_ledger).await?;
-        let keys_jwt = match log.get_object("keys.jwt").await {
-            Err(LogError::Store(StoreError::Missing(_))) => None,
+        let keys_jwt = match published.keys.read(&log.store).await {
+            Err(StoreError::Missing(_)) => None,
             other => Some(Arc::from(String::from_utf8_lossy(&other?).as_ref())),
         };
-        let published = Published::at(checkpoint.size, keys_jwt.clone());
+        published.is_at(checkpoint.size, keys_jwt.clone());
         log.publishing = tokio::sync::Mutex::new(published);
+        log.load_entries(&checkpoint, with_ledger).await?;
         let tail = log.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
         tail.builder = builder;
         tail.size = checkpoint.size;
         tail.checkpoint = Arc::from(String::from_utf8_lossy(&note).as_ref());
         tail.keys_jwt = keys_jwt;
         Ok(log)
-    }
-
-    /// Reads bundles: all for the ledger, the right-edge one for what comes next.
-    async fn load_entries(
-        &mut self,
-        checkpoint: &Checkpoint,
-        with_ledger: bool,
-    ) -> Result<(), LogError> {
-        let size = checkpoint.size;
-        let mut builder = TileBuilder::new();
-        let mut ledger = Ledger::default();
-        let mut edge = (Vec::new(), Vec::new());
-        self.has_ledger = with_ledger;
-        let from = if with_ledger { 0 } else { size / TILE_WIDTH };
-        for bundle in from..size.div_ceil(TILE_WIDTH) {
-            let Some(id) = EntriesTileId::at(bundle, size) else { break };
-            let bytes = self.get_object(&id.path()).await?;
-            let entries = decode_entries(&bytes, usize::from(id.width))
-                .map_err(|e| self.damaged(format!("{}: {e}", id.path())))?;
-            let first = bundle.saturating_mul(TILE_WIDTH);
-            for (index, entry) in (first..).zip(&entries).filter(|_| with_ledger) {
-                builder.append(leaf_hash(entry));
-                let entry = Entry::decode(entry)
-                    .map_err(|e| self.damaged(format!("entry {index}: {e}")))?;
-                ledger.apply(index, entry);
-            }
-            if u64::from(id.width) < TILE_WIDTH {
-                edge = encode_bundle(&entries).map_err(|e| self.damaged(e))?;
-            }
-        }
-        // What the ledger says decides which keys are served: every entry must be the signed one.
-        if with_ledger && builder.root() != checkpoint.root {
-            return Err(self.damaged("entries do not hash to the checkpoint's root".into()));
-        }
-        let tail = self.tail.get_mut().unwrap_or_else(PoisonError::into_inner);
-        tail.ledger = ledger;
-        (tail.bundle, tail.bundle_ends) = edge;
-        Ok(())
     }
 
     /// The log id.
@@ -447,7 +452,9 @@ impl Log {
             other => return other,
         }
         let stored = TileId::at(id.level, id.index, size).unwrap_or(id);
-        self.get_object(&stored.path()).await
+        let bytes = self.get_object(&stored.path()).await?;
+        // An earlier tree's tile is the beginning of the present one's.
+        Ok(bytes.slice(..bytes.len().min(id.byte_len())))
     }
 
     async fn get_object(&self, path: &str) -> Result<Bytes, LogError> {
@@ -473,6 +480,16 @@ pub struct Extension {
 }
 
 impl Extension {
+    /// Full tiles that come with it, by path.
+    fn full_tiles(&self) -> impl Iterator<Item = (String, Bytes)> {
+        self.tiles.iter().map(|(id, tile)| (id.path(), Bytes::copy_from_slice(tile)))
+    }
+
+    /// Its new entries, as in a bundle.
+    fn bundled(&self) -> impl Iterator<Item = &[u8]> {
+        self.entries.iter().map(|(_, bundled)| bundled.as_slice())
+    }
+
     fn of(tail: &Tail, fresh: &[Vec<u8>], checkpoint: &str) -> Result<Self, String> {
         let mut builder = tail.builder.clone();
         let mut tiles = Vec::new();
@@ -502,16 +519,20 @@ impl Tail {
             self.bundle_ends.push(self.bundle.len());
             self.ledger.apply(self.size, entry);
             self.size = self.size.saturating_add(1);
-            if self.size.is_multiple_of(TILE_WIDTH) {
-                let index = (self.size / TILE_WIDTH).saturating_sub(1);
-                let path = EntriesTileId { index, width: 256 }.path();
-                self.staged.insert(path, std::mem::take(&mut self.bundle).into());
+            if let Some(id) = filled_bundle(self.size) {
+                self.staged.insert(id.path(), std::mem::take(&mut self.bundle).into());
                 self.bundle_ends.clear();
             }
         }
         self.builder = extension.builder;
         self.checkpoint = extension.checkpoint;
     }
+}
+
+/// The bundle that is full at this size, and was not one entry before.
+fn filled_bundle(size: u64) -> Option<EntriesTileId> {
+    let index = (size / TILE_WIDTH).checked_sub(1)?;
+    size.is_multiple_of(TILE_WIDTH).then_some(EntriesTileId { index, width: 256 })
 }
 
 fn encode_bundle(entries: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<usize>), String> {
@@ -550,6 +571,7 @@ impl TileSource for Fetched {
 #[derive(Debug)]
 pub struct Logs {
     store: Store,
+    summaries: Option<SummaryKey>,
     open: Mutex<HashMap<LogId, Arc<Log>>>,
 }
 
@@ -557,7 +579,19 @@ impl Logs {
     /// No log opened yet.
     #[must_use]
     pub fn new(store: Store) -> Self {
-        Self { store, open: Mutex::default() }
+        Self::with_summaries(store, None)
+    }
+
+    /// No log opened yet; those that are keep summaries of their ledgers.
+    #[must_use]
+    pub fn with_summaries(store: Store, summaries: Option<SummaryKey>) -> Self {
+        Self { store, summaries, open: Mutex::default() }
+    }
+
+    /// A log without entries, not known yet.
+    #[must_use]
+    pub fn fresh(&self, id: LogId, vkey: VerifierKey) -> Log {
+        Log::empty(self.store.clone(), id, vkey).with_summaries(self.summaries.clone())
     }
 
     fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<LogId, Arc<Log>>> {
@@ -598,7 +632,8 @@ impl Logs {
     }
 
     async fn open_as(&self, id: LogId, with_ledger: bool) -> Result<Arc<Log>, LogError> {
-        let log = Arc::new(Log::open(self.store.clone(), id, with_ledger).await?);
+        let log = Log::open(self.store.clone(), id, with_ledger, self.summaries.as_ref()).await?;
+        let log = Arc::new(log);
         let mut open = self.opened();
         if open.len() >= MAX_OPEN_LOGS {
             // Those opened only to be served go first; they can be opened again.
@@ -620,7 +655,7 @@ impl Logs {
     pub async fn open_or_new(&self, id: LogId, vkey: VerifierKey) -> Result<Arc<Log>, LogError> {
         match self.open_with_ledger(id).await {
             Err(LogError::Unknown(_)) => {
-                let log = Arc::new(Log::empty(self.store.clone(), id, vkey));
+                let log = Arc::new(self.fresh(id, vkey));
                 self.insert(log.clone());
                 Ok(log)
             }

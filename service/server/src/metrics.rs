@@ -11,7 +11,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::issue::Verdict;
-use crate::wal::WalError;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RealmLabel {
@@ -168,16 +167,10 @@ impl Metrics {
     }
 
     /// Takes note of a durable write of so many bytes.
-    pub fn wal_append(
-        &self,
-        took: Duration,
-        bytes: usize,
-        result: &Result<u64, WalError>,
-        utilisation: f64,
-    ) {
+    pub fn durable_write(&self, took: Duration, bytes: usize, ok: bool, utilisation: f64) {
         self.wal_seconds.observe(took.as_secs_f64());
         self.wal_utilisation.set(utilisation);
-        if result.is_ok() {
+        if ok {
             self.wal_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
         } else {
             self.wal_failures.inc();

@@ -33,7 +33,11 @@ pub struct Version {
 /// [`PolicyError`].
 pub async fn settle(store: &Store, config: &Config) -> Result<Version, PolicyError> {
     let names = store.names("policy").await?;
-    let latest = names.iter().filter_map(|n| n.parse::<u64>().ok()).max().unwrap_or(0);
+    let mut latest = names.iter().filter_map(|n| n.parse::<u64>().ok()).max().unwrap_or(0);
+    // A list may lag behind what was written; a version must not be given twice.
+    while is_there(store, latest.saturating_add(1)).await? {
+        latest = latest.saturating_add(1);
+    }
     if latest > 0 {
         let bytes = store.get(&format!("policy/{latest}")).await?;
         // Older software may have written what this one cannot read; then a new version follows.
@@ -45,8 +49,16 @@ pub async fn settle(store: &Store, config: &Config) -> Result<Version, PolicyErr
     }
     let document = config.policy(latest.saturating_add(1));
     let bytes = Bytes::from(document.to_json()?);
-    store.put_durably(&format!("policy/{}", document.version), bytes.clone()).await?;
+    store.create_durably(&format!("policy/{}", document.version), bytes.clone()).await?;
     Ok(Version { document, bytes })
+}
+
+async fn is_there(store: &Store, version: u64) -> Result<bool, StoreError> {
+    match store.get(&format!("policy/{version}")).await {
+        Ok(_) => Ok(true),
+        Err(StoreError::Missing(_)) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +87,17 @@ mod tests {
         // Back to what it was is a change too: a version never means two things.
         assert_eq!(settle(&store, &config("read")).await.unwrap().document.version, 3);
         assert_eq!(faulty.visible()["policy/1"], first.bytes);
+    }
+
+    #[tokio::test]
+    async fn a_list_that_lags_behind_gives_no_version_twice() {
+        let faulty = FaultyStore::with(&Objects::new()).await;
+        settle(&faulty.bucket(), &config("read")).await.unwrap();
+        faulty.freeze_lists();
+        assert_eq!(settle(&faulty.bucket(), &config("write")).await.unwrap().document.version, 2);
+        let again = settle(&faulty.bucket(), &config("write")).await.unwrap();
+        assert_eq!((again.document.version, faulty.visible().len()), (2, 2));
+        assert_eq!(settle(&faulty.bucket(), &config("read")).await.unwrap().document.version, 3);
     }
 
     #[tokio::test]

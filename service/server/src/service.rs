@@ -22,7 +22,7 @@ use crate::folder::Paths;
 use crate::issue::{Issuer, Unavailable};
 use crate::journal::{Journal, Progress};
 use crate::keyset::KeySets;
-use crate::ledger::{Kid, Ledger};
+use crate::ledger::{Kid, Ledger, SummaryKey};
 use crate::link::{Connection, LinkError};
 use crate::logs::{Batch, Log, LogError, Logs};
 use crate::metrics::Metrics;
@@ -192,7 +192,7 @@ impl Service {
         signer_at: SignerAt,
     ) -> Result<(Arc<Self>, Wal), ServiceError> {
         let (mut wal, records) = Wal::open(&paths.wal(), config.wal_segment_mib << 20)?;
-        let logs = Logs::new(store.clone());
+        let logs = Logs::with_summaries(store.clone(), summary_key(&paths));
         recover(&logs, &store, &records).await?;
         wal.release(wal.last_sequence());
         let version = policies::settle(&store, &config).await?;
@@ -369,6 +369,7 @@ impl Service {
             progress: self.progress.clone(),
             keys: self.keys.clone(),
             metrics: self.metrics.clone(),
+            store_first: self.config.storage.is_first().then(|| self.runtime.clone()),
         }
     }
 
@@ -419,7 +420,7 @@ impl Service {
         };
         let origin = format!("{}/{id}", version.document.log_prefix);
         let vkey = vkey_of(&origin, welcome, id)?;
-        let log = Arc::new(Log::empty(self.store.clone(), id, vkey));
+        let log = Arc::new(self.logs.fresh(id, vkey));
         self.logs.insert(log.clone());
         self.commit_directly(connection, &prepared, &log, wal)?;
         let digest = chancery_entry::sha256(&version.bytes);
@@ -662,7 +663,8 @@ impl Service {
         }
     }
 
-    /// Publishes what is committed, forever, about once a second; a failing store is tried again.
+    /// Publishes what is committed, about once a second; a failing store is tried again. Returns
+    /// when the store holds what nobody here wrote: no further attempt can mend that.
     pub async fn publish_forever(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(PUBLISH_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -671,6 +673,9 @@ impl Service {
         loop {
             ticks.tick().await;
             let result = self.publish().await;
+            if result.as_ref().is_err_and(is_final) {
+                return;
+            }
             if let Err(e) = &result
                 && !failing
             {
@@ -703,6 +708,20 @@ impl Service {
         self.progress.published.store(applied, Ordering::Release);
         Ok(())
     }
+
+    /// At an orderly end, after the last publishing: summaries, so that the next start is quick.
+    pub async fn summarise(&self) {
+        for log in self.logs.all_open() {
+            log.summarise().await;
+        }
+    }
+}
+
+/// Without the key, starts read whole logs.
+fn summary_key(paths: &Paths) -> Option<SummaryKey> {
+    let file = paths.summary_key();
+    let key = SummaryKey::load_or_make(&file);
+    key.inspect_err(|e| tracing::warn!("{}: {e}; no ledger summaries", file.display())).ok()
 }
 
 async fn publish_all(logs: &Logs, committed: &mut u64) -> Result<(), ServiceError> {
@@ -758,7 +777,8 @@ fn is_final(e: &ServiceError) -> bool {
         ServiceError::Link(LinkError::Fault(f)) => {
             matches!(f.code, FaultCode::Version | FaultCode::Policy | FaultCode::Predecessor)
         }
-        ServiceError::Log(LogError::Damaged { .. }) => true,
+        ServiceError::Store(e) => e.is_conflict(),
+        ServiceError::Log(e) | ServiceError::Link(LinkError::Log(e)) => e.is_final(),
         _ => false,
     }
 }

@@ -4,12 +4,15 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail where they are wrong")]
 
+use std::collections::HashMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use chancery_testkit::{Answer, Lab, Port, TestClient, Web, now, raw_exchange, wait_until};
@@ -184,6 +187,7 @@ fn everything_else_is_kept_out_and_told_no_more_than_rfc_6750_says() {
         ("/authz/nginx", &[("authorization", "Bearer")], 401, request),
         ("/authz/nginx", &[good_header, good_header], 401, request),
         ("/authz/nginx", &[good_header, ("x-original-uri", "/a?access_token=b")], 401, request),
+        ("/authz/nginx", &[good_header, ("x-original-uri", "/ä?access_token=b")], 401, request),
         ("/authz/envoy/", &[], 401, realm),
         ("/authz/envoy/", &[("authorization", twice.as_str())], 400, request),
         ("/authz/envoy/?a=b&access_token=c", &[good_header], 400, request),
@@ -343,7 +347,7 @@ async fn envoy_may_ask_over_http_2() {
 #[test]
 fn a_wrong_command_line_is_told_at_once() {
     let lab = Lab::new(CHANCERY);
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = held.local_addr().unwrap().to_string();
     let refused = |more: &[&str], hint: &str| {
         let port = Port::reserve();
@@ -371,6 +375,31 @@ fn a_wrong_command_line_is_told_at_once() {
     refused(&["--scope", "read write"], "one scope value");
     refused(&["--profile", "entra", "--scope", "read"], "`scp`");
     refused(&["--jwks", "/nonexistent.json"], "/nonexistent.json");
+    // What could never let anybody in.
+    for unread in [["--jwks", "keys.json"], ["--jwks-uri", "https://issuer.example/keys"]] {
+        for demand in [["--log", "require"], ["--log", "report"], ["--anchor", "anchor.txt"]] {
+            refused(&[unread, demand].concat(), "--log-at");
+        }
+    }
+    for profile in ["oidc", "entra"] {
+        for demand in [["--log", "require"], ["--log", "report"], ["--anchor", "anchor.txt"]] {
+            refused(&[&["--profile", profile][..], &demand].concat(), "name no log");
+        }
+    }
+    let (one, two) = ("https://one.example", "https://two.example");
+    for headers in ["subject", "client,scope", "claims,subject"] {
+        refused(&["--issuer", one, "--issuer", two, "--headers", headers], "add `issuer`");
+        let tenants = ["--profile", "entra", "--issuer", "https://login.example/{tenantid}/v2.0"];
+        refused(&[&tenants[..], &["--headers", headers]].concat(), "add `issuer`");
+    }
+    refused(&["--max-lifetime", "soon"], "or `none`");
+    refused(&["--max-lifetime", "0"], "lifetime");
+    refused(&["--typ", ""], "--typ");
+    refused(&["--algorithm", "none"], "none");
+    refused(&["--keep", "99999999"], "`keep`");
+    refused(&["--jwks-uri", "http://keys.example/k"], "keys.example");
+    refused(&["--jwks-uri", "https://a.example", "--jwks-uri", "https://b.example"], "1 issuers");
+    refused(&["--jwks-uri", "https://a.example", "--metadata-uri", "https://b.example"], "second");
     refused(&["--jwks", "a", "--jwks", "b"], "1 issuers");
     refused(&["--anchor", "/nonexistent.anchor"], "/nonexistent.anchor");
     refused(&["--issuer", ""], "");
@@ -417,4 +446,253 @@ fn a_strangers_signature_is_never_let_in() {
     let stranger = TestClient::new("stranger", chancery_token::Algorithm::Es256);
     let forged = stranger.sign("at+jwt", claims);
     assert_eq!(authz.nginx(&forged, &[]).status, 401);
+}
+
+/// A publisher on this machine: answers each path with its document, as long as it is asked to.
+struct Publisher {
+    address: String,
+    documents: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Publisher {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let documents = Arc::<Mutex<HashMap<String, String>>>::default();
+        let served = documents.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                let _ = reader.read_line(&mut line);
+                let mut rest = String::new();
+                while reader.read_line(&mut rest).is_ok_and(|count| count > 2) {
+                    rest.clear();
+                }
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let body = served.lock().unwrap().get(path).cloned();
+                let status = if body.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = body.unwrap_or_default();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\ncache-control: max-age=5\r\nconnection: close\r\n\
+                     content-length: {}\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        Self { address, documents }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn publish(&self, path: &str, document: &Value) {
+        self.documents.lock().unwrap().insert(path.to_owned(), document.to_string());
+    }
+
+    fn withdraw(&self, path: &str) {
+        self.documents.lock().unwrap().remove(path);
+    }
+}
+
+/// A key set of one key, with these members beside its own.
+fn key_set(key: &TestClient, more: &Value) -> Value {
+    let mut jwk = key.jwk();
+    jwk.insert("use".into(), json!("sig"));
+    jwk.extend(more.as_object().unwrap().clone());
+    json!({"keys": [jwk]})
+}
+
+/// A token that is good for five minutes, with these claims beside or instead.
+fn foreign_token(key: &TestClient, typ: &str, more: &Value) -> String {
+    let claims = json!({"aud": AUDIENCE, "sub": "u", "iat": now(), "exp": now() + 300});
+    let mut claims = claims.as_object().unwrap().clone();
+    claims.extend(more.as_object().unwrap().clone());
+    key.sign(typ, claims)
+}
+
+/// `chancery validate` with these options: exit status, and the one JSON document.
+fn validate(lab: &Lab, options: &[&str], token: &str) -> (Option<i32>, Value) {
+    let base = ["validate", "--json", "--audience", AUDIENCE];
+    let output = lab.run_plain(&[&base, options, &[token]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    let document = serde_json::from_slice(&output.stdout);
+    (output.status.code(), document.unwrap_or_else(|_| Value::from(told)))
+}
+
+/// Tokens of version 1 name an issuer whose own metadata leads to keys that do not say whose they
+/// are; those of version 2 do.
+#[test]
+fn key_sets_are_taken_from_where_the_operator_says() {
+    let lab = Lab::new(CHANCERY);
+    let publisher = Publisher::start();
+    let tenant = "f8cdef31-a31e-4b4a-93e4-5f571e91255a";
+    let (one, two) = (
+        TestClient::new("one", chancery_token::Algorithm::Es256),
+        TestClient::new("two", chancery_token::Algorithm::Es384),
+    );
+    let template = json!({"issuer": "https://login.microsoftonline.com/{tenantid}/v2.0"});
+    publisher.publish("/v2.0/keys", &key_set(&one, &template));
+    publisher.publish("/two", &key_set(&two, &template));
+    let issuer = format!("https://sts.windows.net/{tenant}/");
+    let token = foreign_token(&one, "JWT", &json!({"iss": issuer, "tid": tenant}));
+    let keys = publisher.url("/v2.0/keys");
+    let entra = ["--profile", "entra", "--issuer", &issuer, "--jwks-uri"];
+    assert_eq!(validate(&lab, &[&entra[..], &[&keys]].concat(), &token).0, Some(0));
+    let nowhere = validate(&lab, &[&entra[..], &[&publisher.url("/none")]].concat(), &token);
+    assert_eq!((nowhere.0, &nowhere.1["valid"]), (Some(2), &Value::Null), "{nowhere:?}");
+
+    // In the issuers' order, or by name in any; one issuer's keys are never another's.
+    let other = "https://sts.windows.net/9188040d-6c67-4c5b-b112-36a304b66dad/";
+    let two_keys = publisher.url("/two");
+    let both = ["--profile", "entra", "--issuer", other, "--issuer", &issuer];
+    let ordered = ["--jwks-uri", &two_keys, "--jwks-uri", &keys];
+    assert_eq!(validate(&lab, &[&both[..], &ordered].concat(), &token).0, Some(0));
+    let swapped = ["--jwks-uri", &keys, "--jwks-uri", &two_keys];
+    let (code, told) = validate(&lab, &[&both[..], &swapped].concat(), &token);
+    assert_eq!((code, &told["code"]), (Some(1), &json!("unknown_key")), "{told}");
+    let (mine, others) = (format!("{issuer}={keys}"), format!("{other}={two_keys}"));
+    let named = ["--jwks-uri", &mine, "--jwks-uri", &others];
+    assert_eq!(validate(&lab, &[&both[..], &named].concat(), &token).0, Some(0));
+
+    // Metadata that is somewhere else leads to the keys, and has to be the issuer's.
+    let issuer = "https://issuer.example";
+    let token = foreign_token(&one, "JWT", &json!({"iss": issuer}));
+    publisher.publish("/keys", &key_set(&one, &json!({})));
+    let metadata = |named: &str| json!({"issuer": named, "jwks_uri": publisher.url("/keys")});
+    publisher.publish("/metadata", &metadata(issuer));
+    publisher.publish("/of-other", &metadata("https://other.example"));
+    let oidc = ["--profile", "oidc", "--issuer", issuer, "--metadata-uri"];
+    let at = |path| validate(&lab, &[&oidc[..], &[&publisher.url(path)]].concat(), &token);
+    assert_eq!(at("/metadata").0, Some(0));
+    assert_eq!(at("/of-other").0, Some(2));
+
+    let authz = ["--profile", "oidc", "--issuer", issuer, "--metadata-uri"];
+    let authz = Authz::start(&lab, &[&authz[..], &[&publisher.url("/metadata")]].concat()).ready();
+    assert_eq!(authz.nginx(&token, &[]).status, 200);
+}
+
+/// What is demanded beyond the profile, of both commands alike.
+#[test]
+fn every_demand_is_an_option_of_both_commands() {
+    let lab = Lab::new(CHANCERY);
+    let key = TestClient::new("key", chancery_token::Algorithm::Es256);
+    let issuer = "https://issuer.example";
+    let file = lab.folder().join("keys.json").display().to_string();
+    fs::write(&file, key_set(&key, &json!({})).to_string()).unwrap();
+    let base = ["--profile", "oidc", "--issuer", issuer, "--jwks", &file];
+    let named = json!({"iss": issuer});
+    let (at_jwt, id_token) =
+        (foreign_token(&key, "at+jwt", &named), foreign_token(&key, "ID", &named));
+    let long = foreign_token(&key, "JWT", &json!({"iss": issuer, "exp": now() + 100_000}));
+    let cases: [(&[&str], &str, Option<&str>); 10] = [
+        (&[], &at_jwt, None),
+        (&["--max-lifetime", "299"], &at_jwt, Some("lifetime_too_long")),
+        (&["--max-lifetime", "300"], &at_jwt, None),
+        (&[], &long, Some("lifetime_too_long")),
+        (&["--max-lifetime", "none"], &long, None),
+        (&[], &id_token, Some("wrong_type")),
+        (&["--typ", "other", "--typ", "id"], &id_token, None),
+        (&["--typ", "id"], &at_jwt, Some("wrong_type")),
+        (&["--algorithm", "ES384"], &at_jwt, Some("algorithm_not_accepted")),
+        (&["--algorithm", "ES384", "--algorithm", "ES256"], &at_jwt, None),
+    ];
+    for (options, token, code) in cases {
+        let options = [&base, options].concat();
+        let (status, told) = validate(&lab, &options, token);
+        let wanted = (Some(i32::from(code.is_some())), json!(code));
+        assert_eq!((status, told["code"].clone()), wanted, "{options:?}: {told}");
+    }
+    // The same options, told to authz.
+    let options = ["--max-lifetime", "300", "--typ", "at+jwt", "--algorithm", "ES256"];
+    let more = ["--allow-missing-typ=false", "--accept-eddsa", "--keep", "60"];
+    let authz = Authz::start(&lab, &[&base[..], &options, &more].concat()).ready();
+    assert_eq!(authz.nginx(&at_jwt, &[]).status, 200);
+    for bad in [&id_token, &long] {
+        assert_eq!(authz.nginx(bad, &[]).status, 401);
+    }
+    // A token without `typ` and one that says EdDSA, which TestClient does not write.
+    let ed = chancery_token::Algorithm::Ed25519;
+    let key = TestClient::new("ed", ed);
+    fs::write(&file, key_set(&key, &json!({})).to_string()).unwrap();
+    let payload = foreign_token(&key, "x", &named).split('.').nth(1).unwrap().to_owned();
+    let header = |more: Value| {
+        let mut header = json!({"kid": key.jwk()["kid"]}).as_object().unwrap().clone();
+        header.extend(more.as_object().unwrap().clone());
+        let header = b64::encode(Value::Object(header).to_string().as_bytes());
+        format!("{header}.{payload}.{}", "A".repeat(86))
+    };
+    let code = |options: &[&str], token: &str| {
+        validate(&lab, &[&base[..], options].concat(), token).1["code"].clone()
+    };
+    // The signature, which comes after both checks, is what is wrong then.
+    let untyped = header(json!({"alg": "Ed25519"}));
+    assert_eq!(code(&[], &untyped), "bad_signature");
+    assert_eq!(code(&["--allow-missing-typ=false"], &untyped), "wrong_type");
+    let strict = ["--profile", "strict", "--issuer", issuer, "--jwks", &file];
+    let strict = |more: &[&str]| validate(&lab, &[&strict[..], more].concat(), &untyped).1;
+    assert_eq!(strict(&[])["code"], "wrong_type");
+    assert_ne!(strict(&["--allow-missing-typ"])["code"], "wrong_type");
+    let old_name = header(json!({"alg": "EdDSA", "typ": "JWT"}));
+    assert_eq!(code(&[], &old_name), "algorithm_not_of_key");
+    assert_eq!(code(&["--accept-eddsa"], &old_name), "bad_signature");
+}
+
+/// Also after the first success.
+#[test]
+fn the_log_tells_when_a_key_set_fails_and_when_it_is_back() {
+    let lab = Lab::new(CHANCERY);
+    let publisher = Publisher::start();
+    let key = TestClient::new("key", chancery_token::Algorithm::Es256);
+    let keys = key_set(&key, &json!({}));
+    let issuer = ["--profile", "oidc", "--issuer", "https://issuer.example", "--jwks-uri"];
+    let url = publisher.url("/keys");
+    let authz = Authz::start(&lab, &[&issuer[..], &[&url]].concat());
+    wait_until("the first failure", PATIENCE, || authz.log().contains("tokens cannot be judged"));
+    publisher.publish("/keys", &keys);
+    wait_until("the key set", PATIENCE, || authz.log().contains("the key set is there"));
+    assert!(!authz.log().contains("the last good one is used"), "{}", authz.log());
+    publisher.withdraw("/keys");
+    wait_until("the failure", PATIENCE, || authz.log().contains("the last good one is used"));
+    let log = authz.log();
+    let line = log.lines().find(|line| line.contains("the last good one")).unwrap();
+    assert!(line.contains("404") && line.contains("https://issuer.example"), "{line}");
+    publisher.publish("/keys", &keys);
+    wait_until("the key set", PATIENCE, || {
+        authz.log().matches("the key set is there").count() == 2
+    });
+}
+
+/// A path that the HTTP parser refuses costs its own connection, and nobody else's.
+#[test]
+fn a_path_that_is_none_ends_no_connection_but_its_own() {
+    let lab = lab();
+    let authz = Authz::start(&lab, &[]).ready();
+    let good = token(&lab, &[]);
+    let question = format!(
+        "POST /authz/envoy/ HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {good}\r\n\
+         content-length: 0\r\n\r\n"
+    );
+    let mut kept = std::net::TcpStream::connect(authz.port.address()).unwrap();
+    let mut ask_kept = || {
+        kept.write_all(question.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        kept.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut rest = [0; 4096];
+        let count = kept.read(&mut rest).unwrap();
+        assert!(rest[..count].ends_with(b"\r\n\r\n"));
+    };
+    ask_kept();
+    for path in ["<", ">x", "`", "?a=\"", "\u{7f}"].iter().cycle().take(120) {
+        let raw = question.replace("/authz/envoy/", &format!("/authz/envoy/{path}"));
+        let pieces = [raw.as_bytes()];
+        let within = Duration::from_secs(10);
+        let answer = raw_exchange(&authz.port.address(), &pieces, Duration::ZERO, false, within);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{path:?}: {answer}");
+        assert!(answer.to_lowercase().contains("connection: close"), "{path:?}: {answer}");
+    }
+    ask_kept();
 }

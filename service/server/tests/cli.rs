@@ -3,10 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests fail where they are wrong")]
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use chancery_testkit::{ClientText, Lab, RealmText, TestClient, WebLog, grant, now, wait_until};
 use chancery_tlog::TlogProof;
@@ -71,6 +73,7 @@ fn help_names_every_command_and_shows_examples() {
         "authz",
         "prove",
         "log",
+        "attest",
         "keys",
         "config",
         "bench",
@@ -230,9 +233,30 @@ fn validate_says_yes_no_or_cannot_tell() {
     assert_code(&by_folder, 0);
     assert_code(&validate(&lab, &[], &token), 2);
     assert_code(&validate(&lab, &["--jwks", "/nonexistent"], &token), 2);
-    let unknown = validate(&lab, &["--jwks", &file, "--log", "require", "--json"], &token);
-    no(&unknown, "log_unknown");
-    assert_code(&validate(&lab, &["--jwks", &file, "--log", "report"], &token), 0);
+    // What the log says is not known: neither yes nor no, as without a key set.
+    let nowhere = lab.folder().join("no-log").display().to_string();
+    let asked = ["--jwks", &file, "--log-at", &nowhere, "--log"];
+    let unknown = validate(&lab, &[&asked[..], &["require", "--json"]].concat(), &token);
+    assert_code(&unknown, 2);
+    let report = document(&unknown);
+    assert_eq!((&report["valid"], &report["code"]), (&Value::Null, &"log_unknown".into()));
+    let step = report["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!((&step["check"], &step["passed"]), (&"log".into(), &false.into()), "{step}");
+    assert!(step.get("counts").is_none(), "{step}");
+    let unknown = validate(&lab, &[&asked[..], &["require"]].concat(), &token);
+    assert!(out(&unknown).contains("\nFAILED log "), "{}", out(&unknown));
+    assert!(!out(&unknown).contains("rejected"), "{}", out(&unknown));
+    // What was only to be reported is noted, and decides nothing.
+    let noted = validate(&lab, &[&asked[..], &["report"]].concat(), &token);
+    assert_code(&noted, 0);
+    assert!(out(&noted).contains("\nnoted  log "), "{}", out(&noted));
+    assert!(!out(&noted).contains("FAILED"), "{}", out(&noted));
+    let noted = document(&validate(&lab, &[&asked[..], &["report", "--json"]].concat(), &token));
+    let step = noted["steps"].as_array().unwrap().last().unwrap();
+    assert_eq!((&step["passed"], &step["counts"]), (&false.into(), &false.into()), "{step}");
+    let blind = validate(&lab, &["--jwks", &file, "--log", "report"], &token);
+    assert_code(&blind, 2);
+    assert!(err(&blind).contains("--log-at"), "{}", err(&blind));
 }
 
 #[test]
@@ -275,7 +299,9 @@ fn validate_takes_issuers_profiles_anchors_and_evidence() {
     assert_code(&nonsense, 2);
     assert!(err(&nonsense).contains("anchor"), "{}", err(&nonsense));
 
-    assert_code(&validate(&lab, &["--attestation", "report"], &token), 0);
+    let noted = validate(&lab, &["--attestation", "report"], &token);
+    assert_code(&noted, 0);
+    assert!(out(&noted).contains("\nnoted  attestation "), "{}", out(&noted));
     let required = validate(&lab, &["--attestation", "require", "--json"], &token);
     assert_eq!(code(&required, 1), "attestation_unknown");
 
@@ -361,8 +387,9 @@ fn log_check_finds_every_changed_byte() {
     assert_code(&check(), 0);
     for file in files_below(&copy) {
         let name = file.strip_prefix(&copy).unwrap().display().to_string();
-        // Not part of the walk: the signer's own key set has its own signature.
-        if name == "keys.jwt" || name == "closing.json" {
+        // Not part of the log: the signer's own key set has its own signature, and the rest are
+        // notes of the service.
+        if ["keys.jwt", "closing.json", "ledger-summary"].contains(&name.as_str()) {
             continue;
         }
         let bytes = fs::read(&file).unwrap();
@@ -384,6 +411,126 @@ fn log_check_finds_every_changed_byte() {
     }
     assert_code(&check(), 0);
     assert_code(&lab.run_plain(&["log", "check", "/nonexistent"]), 2);
+}
+
+#[test]
+fn log_check_goes_on_where_it_was() {
+    let lab = lab();
+    let client = lab.demo();
+    let issue = |count: usize| {
+        let answer = lab.issue(&client, "consumers", vec![json!({"aud": AUDIENCE}); count]);
+        assert_eq!(answer.status, 200);
+    };
+    issue(250);
+    let url = format!("{}/log/{}", lab.url(), lab.log_id());
+    let file = lab.folder().join("checked").display().to_string();
+    let check =
+        |url: &str, file: &str| lab.run_plain(&["log", "check", url, "--json", "--resume", file]);
+    let first = check(&url, &file);
+    assert_code(&first, 0);
+    assert_eq!(document(&first)["checked_before"], 0);
+    issue(250);
+    let second = check(&url, &file);
+    assert_code(&second, 0);
+    let report = document(&second);
+    assert_eq!((&report["checked_before"], &report["tokens"]), (&256.into(), &500.into()));
+    // Read from the store, a second later, it is the same log.
+    wait_until("publishing", Duration::from_secs(20), || {
+        let size = |text: &str| text.lines().nth(1).and_then(|l| l.parse().ok()).unwrap_or(0_u64);
+        let stored = lab.data().join("store/log").join(lab.log_id()).join("checkpoint");
+        size(&fs::read_to_string(stored).unwrap_or_default()) >= report["size"].as_u64().unwrap()
+    });
+    let folder = lab.data().join("store/log").join(lab.log_id()).display().to_string();
+    assert_code(&check(&folder, &file), 0);
+
+    let plain = lab.run_plain(&["log", "check", &url, "--resume", &file]);
+    assert_code(&plain, 0);
+    assert!(out(&plain).contains("of which 256 were checked before"), "{}", out(&plain));
+    let other = self::lab();
+    let other_url = format!("{}/log/{}", other.url(), other.log_id());
+    let refused = check(&other_url, &file);
+    assert_code(&refused, 2);
+    assert!(err(&refused).contains("it is about the log"), "{}", err(&refused));
+    fs::write(&file, "nonsense").unwrap();
+    assert_code(&check(&url, &file), 2);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nonsense");
+}
+
+#[test]
+fn log_check_of_a_folder_follows_a_log_that_grows() {
+    let lab = lab();
+    let client = lab.demo();
+    let folder = lab.data().join("store/log").join(lab.log_id());
+    wait_until("publishing", Duration::from_secs(20), || folder.join("checkpoint").is_file());
+    let folder = folder.display().to_string();
+    let done = AtomicBool::new(false);
+    let outputs = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let _ = lab.issue(&client, "consumers", vec![json!({"aud": AUDIENCE}); 40]);
+            }
+        });
+        // Over some rounds of publishing, each of which deletes the last one's partial tiles.
+        let until = Instant::now() + Duration::from_secs(4);
+        let mut outputs = Vec::new();
+        while Instant::now() < until {
+            outputs.push(lab.run_plain(&["log", "check", &folder, "--json"]));
+        }
+        done.store(true, Ordering::Relaxed);
+        outputs
+    });
+    for output in &outputs {
+        assert_code(output, 0);
+    }
+    let sizes: Vec<u64> = outputs.iter().map(|o| document(o)["size"].as_u64().unwrap()).collect();
+    assert!(sizes.is_sorted() && sizes.first() < sizes.last(), "{sizes:?}");
+}
+
+#[test]
+fn log_check_saves_what_it_checked_on_ctrl_c() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::process::{Pid, Signal, kill_process};
+    let mut lab = lab();
+    let client = lab.demo();
+    for _ in 0..4 {
+        let wanted = vec![json!({"aud": AUDIENCE}); 200];
+        assert_eq!(lab.issue(&client, "consumers", wanted).status, 200);
+    }
+    let log = lab.data().join("store/log").join(lab.log_id());
+    assert_eq!(lab.stop().code, Some(0));
+    // A bundle that lets the reader wait until the test has its way.
+    let bundle = log.join("tile/entries/001");
+    let bytes = fs::read(&bundle).unwrap();
+    fs::remove_file(&bundle).unwrap();
+    mknodat(CWD, &bundle, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+    let file = lab.folder().join("checked");
+    let arguments = ["log", "check", &log.display().to_string(), "--resume"].map(str::to_owned);
+    let mut command = Command::new(CHANCERY);
+    command.args(arguments).arg(&file).stderr(Stdio::piped()).stdout(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    // The file is written once when the walk begins.
+    wait_until("the walk", Duration::from_secs(20), || file.is_file());
+    // Opened for writing, it has its reader: the walk is in the middle.
+    let mut pipe = File::options().write(true).open(&bundle).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    // The signal is taken by a thread of its own.
+    std::thread::sleep(Duration::from_millis(300));
+    pipe.write_all(&bytes).unwrap();
+    drop(pipe);
+    let ended = child.wait_with_output().unwrap();
+    assert_code(&ended, 2);
+    assert!(err(&ended).contains("interrupted at"), "{}", err(&ended));
+    assert!(err(&ended).contains("--resume"), "{}", err(&ended));
+
+    fs::remove_file(&bundle).unwrap();
+    fs::write(&bundle, &bytes).unwrap();
+    let (log, file) = (log.display().to_string(), file.display().to_string());
+    let again = lab.run_plain(&["log", "check", &log, "--json", "--resume", &file]);
+    assert_code(&again, 0);
+    let report = document(&again);
+    assert!(report["checked_before"].as_u64().unwrap() >= 256, "{report}");
+    assert_eq!(report["tokens"], 800);
 }
 
 #[test]

@@ -4,6 +4,9 @@
 //! log under a signed checkpoint and validates until it expires; every log passes
 //! `chancery log check`, in the folder and over HTTP.
 //!
+//! The same under `durability = "store"`, with a third of the kills, and the write-ahead log thrown
+//! away each time: it must not be needed.
+//!
 //! `CHANCERY_KILLS` says how often (30 by default, 200 in a recipe), `CHANCERY_SEED` repeats a run.
 
 #![expect(clippy::expect_used, reason = "tests fail where they are wrong")]
@@ -11,7 +14,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chancery_testkit::{Judge, Lab, Load, wait_until};
+use chancery_testkit::{ClientText, Judge, Lab, Load, RealmText, TestClient, grant, wait_until};
+use chancery_token::Algorithm;
 
 const CHANCERY: &str = env!("CARGO_BIN_EXE_chancery");
 const AUDIENCE: &str = "https://api.example";
@@ -38,13 +42,32 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn every_received_token_survives_kills() {
-    let kills = number("CHANCERY_KILLS", 30);
+    let mut lab = Lab::new(CHANCERY);
+    lab.start();
+    let client = Arc::new(lab.demo());
+    survive(&mut lab, client, "consumers", number("CHANCERY_KILLS", 30), |_| {});
+}
+
+#[test]
+fn where_the_store_comes_first_the_write_ahead_log_is_not_needed() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = TestClient::new("c", Algorithm::Es256);
+    let clients = vec![ClientText::new(&client, "", &[grant("api", &[AUDIENCE], "")])];
+    let realm = RealmText { name: "r", algorithms: &["ES256"], schedule: "", clients };
+    lab.configure("wal_segment_mib = 1\n[storage]\ndurability = \"store\"", &[realm]);
+    lab.start();
+    let kills = number("CHANCERY_KILLS", 30).div_ceil(3);
+    survive(&mut lab, Arc::new(client), "r", kills, |lab| {
+        std::fs::remove_dir_all(lab.data().join("wal")).expect("the write-ahead log");
+    });
+}
+
+/// Kills under load; `after` is done each time the service is dead.
+fn survive(lab: &mut Lab, client: Arc<TestClient>, realm: &str, kills: u64, after: fn(&Lab)) {
     let seed = number("CHANCERY_SEED", u64::from(std::process::id()) << 20 | 0x5eed);
     println!("CHANCERY_SEED={seed} CHANCERY_KILLS={kills}");
     let mut moments = Moments(seed.max(1));
-    let mut lab = Lab::new(CHANCERY);
-    lab.start();
-    let load = Load::start(&lab, Arc::new(lab.demo()), "consumers", AUDIENCE, 4);
+    let load = Load::start(lab, client, realm, AUDIENCE, 4);
     let (mut services, mut signers) = (0, 0);
     for _ in 0..kills {
         // Sometimes the next kill finds the recovery from the last one under way.
@@ -60,6 +83,7 @@ fn every_received_token_survives_kills() {
         }
         if which != 1 {
             lab.kill_service();
+            after(lab);
             lab.spawn();
             services += 1;
         }
@@ -77,7 +101,7 @@ fn every_received_token_survives_kills() {
             || what == "401 proof_before_start";
         assert!(expected, "{what}: {other:?}");
     }
-    let mut judge = Judge::new(&lab, "consumers", AUDIENCE);
+    let mut judge = Judge::new(lab, realm, AUDIENCE);
     for token in &received {
         judge.must_hold(&token.token);
     }

@@ -24,9 +24,10 @@ async fn write(token: Token) -> Result<&'static str, Denial> {
 }
 
 fn app(relying_party: RelyingParty) -> Router {
-    let tokens = BearerLayer::new(relying_party)
-        .realm("example")
-        .on_denial(|denial, request| eprintln!("{} {}: {denial}", request.method, request.uri));
+    let tokens = BearerLayer::new(relying_party).realm("example").on_denial(|denial, request| {
+        // The path alone: what stands behind it may be secret.
+        eprintln!("{} {}: {denial}", request.method, request.uri.path());
+    });
     Router::new().route("/whoami", get(whoami)).route("/write", get(write)).layer(tokens)
 }
 

@@ -7,7 +7,9 @@
 //! let layer = BearerLayer::new(relying_party)
 //!     .realm("orders")
 //!     .scope("orders.read")
-//!     .on_denial(|denial, request| eprintln!("{} {}: {denial}", request.method, request.uri));
+//!     .on_denial(|denial, request| {
+//!         eprintln!("{} {}: {denial}", request.method, request.uri.path());
+//!     });
 //! # let _ = layer;
 //! # }
 //! ```
@@ -25,7 +27,8 @@ use std::task::{Context, Poll};
 use chancery_validate::log::Verdict;
 use chancery_validate::{Rejection, Validated};
 use http::header::AUTHORIZATION;
-use http::{Request, Response, request};
+use http::uri::PathAndQuery;
+use http::{Request, Response, Uri, request};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -163,7 +166,9 @@ impl BearerLayer {
     }
 
     /// Hears of every denial, for logs and counters; the sender never does. The `Authorization`
-    /// headers are taken out of the request before, so that it can be logged.
+    /// headers and the query, which may hold a token too (RFC 6750, section 2.3), are taken out of
+    /// the request before, so that it can be logged. The extensions are as they came: the
+    /// `OriginalUri` of axum has its query.
     #[must_use]
     pub fn on_denial(
         mut self,
@@ -291,8 +296,21 @@ fn tell<B>(gate: &Gate, denial: &Denial, request: Request<B>) {
     if let Some(hear) = &gate.on_denial {
         let (mut parts, _) = request.into_parts();
         parts.headers.remove(AUTHORIZATION);
+        parts.uri = without_query(parts.uri);
         hear(denial, &parts);
     }
+}
+
+fn without_query(uri: Uri) -> Uri {
+    if uri.query().is_none() {
+        return uri;
+    }
+    let path = PathAndQuery::try_from(uri.path()).ok();
+    let mut parts = uri.into_parts();
+    // Without a path there is neither scheme nor authority that could go alone.
+    let Some(path) = path else { return Uri::default() };
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B>

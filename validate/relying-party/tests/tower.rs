@@ -147,6 +147,7 @@ async fn everything_else_is_denied_without_a_word_of_why() {
         BearerLayer::new(relying_party(&signer)).realm("my \"api\"").on_denial(
             move |denial, parts| {
                 assert!(!parts.headers.contains_key(header::AUTHORIZATION));
+                assert_eq!(parts.uri.query(), None, "{}", parts.uri);
                 heard.lock().unwrap().push((denial.code(), parts.uri.path().to_owned()));
             },
         )
@@ -180,11 +181,16 @@ async fn everything_else_is_denied_without_a_word_of_why() {
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(challenge(&response), r#"Bearer realm="my api""#);
     let good = format!("Bearer {}", signer.token(|_| {}));
-    for wrong in [request("/x", &[&good, &good]), request("/x?access_token=a", &[&good])] {
+    for wrong in [
+        request("/x", &[&good, &good]),
+        request("/x?access_token=a", &[&good]),
+        request("http://host.example:80/x?access_token=a", &[&good]),
+    ] {
         let (response, _) = send(&app, wrong).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         assert_eq!(challenge(&response), r#"Bearer error="invalid_request""#);
-        assert_eq!(heard.lock().unwrap().pop().unwrap().0, "malformed_credentials");
+        let (code, path) = heard.lock().unwrap().pop().unwrap();
+        assert_eq!((code, path.as_str()), ("malformed_credentials", "/x"));
     }
     assert_eq!(calls.load(Ordering::SeqCst), 0, "a denied request reached the handler");
     send(&app, request("/x", &[&good])).await;

@@ -8,6 +8,7 @@
 mod decide;
 mod headers;
 mod journal;
+mod keys;
 mod metrics;
 
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chancery_relying_party::bearer::{DEFAULT_REALM, Demands};
-use chancery_relying_party::{Finding, Profile, RelyingParty, Verdict};
+use chancery_relying_party::{Bounds, Finding, Profile, RelyingParty, Verdict};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -43,8 +44,6 @@ use crate::listen::{self, Limits, ListenOptions, Socket};
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long `/readyz` waits for the first key sets.
 const READY_WITHIN: Duration = Duration::from_secs(2);
-/// While there are no key sets, the log says so this often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Tokens that were verified and are remembered where nothing else is said: some 2 KiB each.
 const CACHE_ENTRIES: usize = 16_384;
 
@@ -77,6 +76,9 @@ pub struct AuthzArgs {
     /// Verified tokens that are remembered; 0 for none
     #[arg(long, default_value_t = CACHE_ENTRIES, value_name = "ENTRIES")]
     cache: usize,
+    /// Seconds for which the last good key set is used while no new one can be had (default: 3600)
+    #[arg(long, value_name = "SECONDS")]
+    keep: Option<u64>,
     /// Write the log as JSON
     #[arg(long)]
     log_json: bool,
@@ -120,8 +122,13 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 /// Runs until SIGTERM or SIGINT.
 pub fn run(args: &AuthzArgs) -> anyhow::Result<ExitCode> {
     // What is wrong with options and files is said before anything is started.
-    let builder = args.relying_party.builder()?.cache(args.cache);
+    let mut builder = args.relying_party.builder()?.cache(args.cache);
+    if let Some(keep) = args.keep {
+        let keep = Duration::from_secs(keep);
+        builder = builder.bounds(Bounds { keep, ..Bounds::default() });
+    }
     check_demands(args)?;
+    check_headers(args)?;
     let format = if args.log_json { LogFormat::Json } else { LogFormat::Human };
     start_logging(&Logging { format, level: None })?;
     raise_file_limit();
@@ -149,6 +156,19 @@ fn check_demands(args: &AuthzArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The same subject, or client, of two issuers is not the same one.
+fn check_headers(args: &AuthzArgs) -> anyhow::Result<()> {
+    let told = |one: &Told| args.headers.contains(one);
+    let collides = told(&Told::Subject) || told(&Told::Client);
+    if collides && !told(&Told::Issuer) && args.relying_party.has_several_issuers() {
+        bail!(
+            "--headers tells subjects or clients of several issuers, and not of which: two issuers \
+             may use the same name for different ones; add `issuer`"
+        );
+    }
+    Ok(())
+}
+
 async fn serve(args: &AuthzArgs, relying_party: RelyingParty) -> anyhow::Result<ExitCode> {
     // Bound first: an address in use is found before anything is fetched.
     let socket = match &args.listen {
@@ -168,7 +188,8 @@ async fn serve(args: &AuthzArgs, relying_party: RelyingParty) -> anyhow::Result<
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
     tokio::spawn(obey_signals(stop));
-    tokio::spawn(first_keys(gate.clone()));
+    // Requests are answered from the start: 503 until there is a key set.
+    tokio::spawn(keys::watch(gate.clone()));
     let admin = tokio::spawn(listen::serve(
         admin_socket,
         admin(gate.clone()),
@@ -203,16 +224,6 @@ fn announce(args: &AuthzArgs) -> std::io::Result<()> {
     lines.extend(options.audience.iter().map(|audience| format!("  audience  {audience}")));
     lines.push(format!("  health and metrics on http://{}", args.admin));
     say(&lines.join("\n"))
-}
-
-/// Says when the first key sets are there, and why not while they are not. Requests are answered
-/// from the start: 503 until then.
-async fn first_keys(gate: Arc<Gate>) {
-    while let Err(rejection) = gate.relying_party.ready().await {
-        tracing::warn!("no key set yet: {}", rejection.detail());
-        tokio::time::sleep(TELL_EVERY).await;
-    }
-    tracing::info!("the key sets are there");
 }
 
 /// What a log says against a token that was let in, or would have been.

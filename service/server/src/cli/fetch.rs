@@ -1,5 +1,6 @@
 //! Reading over HTTP or from a folder, with limits: what is fetched comes from strangers.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer: a bundle of 256 entries of 64 KiB, which no log of ours comes near.
 const MAX_ANSWER_BYTES: u64 = 17 * 1024 * 1024;
+
+/// Connections that are kept for more requests: as many as any command uses at a time.
+const MAX_IDLE: usize = 8;
 
 /// A client with time and size limits that follows no redirects.
 pub struct Web(Agent);
@@ -27,6 +31,7 @@ impl Web {
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
+            .max_idle_connections_per_host(MAX_IDLE)
             .tls_config(tls)
             .user_agent(crate::SOFTWARE)
             .build();
@@ -35,15 +40,24 @@ impl Web {
 
     /// The body of a successful GET.
     pub fn get(&self, url: &str) -> anyhow::Result<Vec<u8>> {
+        self.get_if_there(url)?.map_err(|refused| anyhow::anyhow!(refused))
+    }
+
+    /// The body of a successful GET, or the refusal of one that found nothing.
+    fn get_if_there(&self, url: &str) -> anyhow::Result<Result<Vec<u8>, String>> {
         let mut response = self.0.get(url).call().map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
         let body = body.map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body);
-            anyhow::bail!("GET {url}: {status}: {}", text.trim().escape_debug());
+            let refused = format!("GET {url}: {status}: {}", text.trim().escape_debug());
+            if matches!(status.as_u16(), 404 | 410) {
+                return Ok(Err(refused));
+            }
+            anyhow::bail!(refused);
         }
-        Ok(body)
+        Ok(Ok(body))
     }
 
     /// Posts a body; answers the status and the answer's body.
@@ -85,6 +99,25 @@ impl Place {
             Place::Folder(folder) => {
                 let file = folder.join(Path::new(path));
                 std::fs::read(&file).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))
+            }
+        }
+    }
+
+    /// Reads one object; `None` when there is none.
+    pub fn read_if_there(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        match self {
+            Place::Web(web, prefix) => Ok(web.get_if_there(&format!("{prefix}/{path}"))?.ok()),
+            Place::Folder(folder) => {
+                let file = folder.join(Path::new(path));
+                match std::fs::read(&file) {
+                    Ok(bytes) => Ok(Some(bytes)),
+                    Err(e)
+                        if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+                    {
+                        Ok(None)
+                    }
+                    Err(e) => Err(anyhow::anyhow!("{}: {e}", file.display())),
+                }
             }
         }
     }

@@ -129,7 +129,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     // Bound first: an address in use is found before anything is started.
     let public = listen::bind(config.listen)?;
     let admin = listen::bind(config.admin_listen)?;
-    let store = Store::local(&paths.store())?;
+    let store = Store::open(&config.storage.location(&paths.store())?).await?;
     let signer_at = match args.signer {
         None => SignerAt::Own,
         Some(socket) => SignerAt::Socket { socket, uid: args.signer_uid },
@@ -148,7 +148,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
             result
         })?
     };
-    tokio::spawn(service.clone().publish_forever());
+    tokio::spawn(publish(service.clone(), stop.clone()));
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
     tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
     let admin_done = listen::serve(
@@ -171,6 +171,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     let finished = tokio::task::spawn_blocking(move || supervisor.join());
     let result = tokio::time::timeout(FINISH_WITHIN, finished).await;
     service.publish().await?;
+    service.summarise().await;
     let _ = std::fs::remove_file(paths.control_socket());
     match result {
         Ok(Ok(Ok(outcome))) => outcome?,
@@ -178,6 +179,12 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
         Err(_) => tracing::warn!("open batches were left to the next start"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Publishes as long as that can work; then it is time to stop.
+async fn publish(service: Arc<Service>, stop: tokio::sync::watch::Sender<bool>) {
+    service.publish_forever().await;
+    let _ = stop.send(true);
 }
 
 /// Completes when it is time to stop.

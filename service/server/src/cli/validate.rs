@@ -8,7 +8,7 @@ use chancery_relying_party::Explained;
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{LogId, TlogProof, leaf_hash};
 use chancery_token::{json, jws};
-use chancery_validate::{Rejection, RejectionCode, Step};
+use chancery_validate::{Rejection, Step};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -20,7 +20,9 @@ use crate::control::Command;
 /// `chancery validate`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  chancery token --realm consumers --audience https://api.example | \
+    after_help = "Exit status: 0 valid, 1 rejected, 2 not judged: a wrong option, or, with \"valid\": null \
+    in JSON,\nno key set (keys_unavailable), a log that does not say yet (log_pending), a log that \
+    cannot be\nread (log_unknown).\n\nExample:\n  chancery token --realm consumers --audience https://api.example | \
     \n    chancery validate --issuer http://127.0.0.1:8420/consumers --audience https://api.example \
     --log require -"
 )]
@@ -30,10 +32,6 @@ pub struct ValidateArgs {
     /// Judge at this Unix time instead of now
     #[arg(long, value_name = "UNIX_SECONDS")]
     at: Option<u64>,
-    /// Where the log is, a URL or folder that ends before `checkpoint`; `{log}` in it stands for the
-    /// log's id (default: from discovery)
-    #[arg(long)]
-    log_at: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -44,10 +42,7 @@ pub struct ValidateArgs {
 /// Judges a token: 0 valid, 1 rejected, 2 could not judge.
 pub fn validate(args: &ValidateArgs) -> anyhow::Result<ExitCode> {
     let token = read_token(&args.token)?;
-    let mut builder = args.relying_party.builder()?;
-    if let Some(place) = &args.log_at {
-        builder = builder.log_at(place);
-    }
+    let builder = args.relying_party.builder()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let explained = runtime.block_on(async {
         let relying_party = builder.build()?;
@@ -65,9 +60,8 @@ fn report(as_json: bool, explained: &Explained) -> anyhow::Result<ExitCode> {
     if as_json {
         say(&document(explained).to_string())?;
     } else {
-        for Step { name, passed, value } in &explained.steps {
-            let passed = if *passed { "passed" } else { "FAILED" };
-            say(&format!("{passed} {name:<12} {value}"))?;
+        for step in &explained.steps {
+            say(&format!("{} {:<12} {}", outcome(step), step.name, step.value))?;
         }
     }
     match &explained.verdict {
@@ -86,10 +80,17 @@ fn report(as_json: bool, explained: &Explained) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A step in a word. What was not passed, and was only asked to be reported, is noted.
+fn outcome(step: &Step) -> &'static str {
+    match (step.passed, step.counts) {
+        (true, _) => "passed",
+        (false, true) => "FAILED",
+        (false, false) => "noted ",
+    }
+}
+
 fn document(explained: &Explained) -> Value {
-    let step =
-        |step: &Step| json!({"check": step.name, "passed": step.passed, "value": step.value});
-    let steps: Vec<Value> = explained.steps.iter().map(step).collect();
+    let steps = &explained.steps;
     match &explained.verdict {
         Ok(accepted) => json!({
             "valid": true,
@@ -108,9 +109,10 @@ fn document(explained: &Explained) -> Value {
     }
 }
 
-/// Whether the rejection says nothing about the token: there was no key set to judge it by.
+/// Whether the rejection says nothing about the token: there was no key set to judge it by, or its
+/// log does not say yet.
 fn is_unjudged(rejection: &Rejection) -> bool {
-    rejection.code() == RejectionCode::KeysUnavailable
+    rejection.retryable()
 }
 
 /// `chancery prove`

@@ -54,6 +54,42 @@ fn with(from: &str, to: &str) -> String {
     refusal(&file().replacen(from, to, 1))
 }
 
+/// The file with a `[storage]` table.
+fn stored(lines: &str) -> String {
+    file().replacen("[[realms]]", &format!("[storage]\n{lines}\n\n[[realms]]"), 1)
+}
+
+#[test]
+fn storage_is_a_folder_of_the_data_folder_or_what_one_url_says() {
+    let folder = Path::new("/data/store");
+    let config = Config::parse(&file()).unwrap();
+    assert_eq!(config.storage.location(folder).unwrap(), Location::of_folder(folder.to_owned()));
+    assert!(!config.storage.is_first());
+    let config = Config::parse(&stored("durability = \"store\"")).unwrap();
+    assert!(config.storage.is_first());
+    let config = Config::parse(&stored("url = \"s3://bucket/prefix\"")).unwrap();
+    assert_eq!(config.storage.location(folder).unwrap().to_string(), "s3://bucket/prefix");
+    assert!(config.warnings().is_empty(), "{:?}", config.warnings());
+}
+
+#[test]
+fn storage_that_means_nothing_is_refused_by_name() {
+    for (lines, names) in [
+        ("url = \"ftp://bucket\"", "storage.url `ftp://bucket`"),
+        ("url = \"s3://\"", "storage.url `s3://`"),
+        ("endpoint = \"http://127.0.0.1:1\"", "storage.endpoint"),
+        ("url = \"s3://b\"\nendpoint = \"somewhere\"", "storage.endpoint `somewhere`"),
+        ("durability = \"both\"", "durability"),
+        ("bucket = \"b\"", "bucket"),
+    ] {
+        let error = refusal(&stored(lines));
+        assert!(error.contains(names), "{lines}: {error}");
+    }
+    let plain = stored("url = \"s3://b\"\nendpoint = \"http://store.example\"");
+    let warnings = Config::parse(&plain).unwrap().warnings();
+    assert!(warnings.iter().any(|w| w.starts_with("storage.endpoint")), "{warnings:?}");
+}
+
 fn samples() -> Vec<&'static str> {
     let parts: Vec<&str> = DOCUMENT.split("```toml\n").skip(1).collect();
     parts.iter().map(|part| part.split_once("\n```").unwrap().0).collect()

@@ -6,6 +6,8 @@ use chancery_token::{Algorithm, RsaBits, SigningKey};
 
 use super::*;
 
+mod summary;
+
 const LOG: &str = "_oEsEvOrTOasXbaaw1L5Bg";
 
 fn key(realm: &str, nbf: u64, signs_until: u64) -> Announcement {

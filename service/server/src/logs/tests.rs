@@ -2,6 +2,7 @@
 
 mod faults;
 mod reads;
+mod summaries;
 pub(crate) mod support;
 
 use chancery_tlog::note::VerifierKey;
@@ -160,7 +161,7 @@ async fn damage_in_the_store_is_named() {
     let test = TestLog::of(515);
     let faulty = crate::store::faulty::FaultyStore::with(&test.objects(515)).await;
     let store = faulty.store();
-    let open = || Log::open(store.clone(), test.id(), true);
+    let open = || Log::open(store.clone(), test.id(), true, None);
     assert_eq!(open().await.unwrap().size_and_root(), (515, test.root(515)));
     let truncated = |bytes: &Bytes| bytes.slice(..bytes.len() - 1);
     let flipped = |bytes: &Bytes| {
@@ -201,7 +202,7 @@ async fn a_damaged_tile_makes_no_proof_that_verifies() {
     let test = TestLog::of(515);
     let faulty = crate::store::faulty::FaultyStore::with(&test.objects(515)).await;
     let store = faulty.store();
-    let log = Log::open(store.clone(), test.id(), true).await.unwrap();
+    let log = Log::open(store.clone(), test.id(), true, None).await.unwrap();
     let path = test.path("tile/0/000");
     let good = test.objects(515)[&path].clone();
     store.put(&path, good.slice(..100)).await.unwrap();
@@ -219,10 +220,10 @@ async fn a_store_that_cannot_be_read_is_not_called_damaged_or_empty() {
     let test = TestLog::of(300);
     let faulty = crate::store::faulty::FaultyStore::with(&test.objects(300)).await;
     faulty.fail_reads(true);
-    let opened = Log::open(faulty.store(), test.id(), true).await;
+    let opened = Log::open(faulty.store(), test.id(), true, None).await;
     assert!(matches!(opened, Err(LogError::Store(StoreError::Failed { .. }))), "{opened:?}");
     faulty.fail_reads(false);
-    let log = Log::open(faulty.store(), test.id(), true).await.unwrap();
+    let log = Log::open(faulty.store(), test.id(), true, None).await.unwrap();
     faulty.fail_reads(true);
     let full = TileId { level: 0, index: 0, width: 256 };
     assert!(matches!(log.tile(full).await, Err(LogError::Store(_))));

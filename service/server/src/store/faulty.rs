@@ -12,11 +12,11 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use tokio::sync::Semaphore;
 
-use super::{Flush, Store};
+use super::{Flush, Kind, Store};
 
 /// The objects of a store by name.
 pub(crate) type Objects = BTreeMap<String, Bytes>;
@@ -28,9 +28,16 @@ pub(crate) enum Fault {
     Failed,
     /// It is carried out, and an error is returned all the same.
     Persisted,
+    /// It is refused for now, as a bucket does under too much load. Not carried out.
+    Throttled,
+    /// An error is returned, and it is carried out at [`FaultyStore::arrive`].
+    Late,
     /// It waits until [`FaultyStore::proceed`].
     Slow,
 }
+
+/// A write that is still under way after its writer gave it up.
+type Given = (Write, PutOptions);
 
 /// One write: the object, and its bytes unless it was deleted.
 pub(crate) type Write = (String, Option<Bytes>);
@@ -73,6 +80,13 @@ struct State {
     calls: usize,
     fault: Option<(usize, Fault)>,
     failing_reads: bool,
+    /// Reads and lists so far, and which of them fails.
+    reads: usize,
+    failing_read: Option<usize>,
+    /// What lists show, where that is not what is there.
+    listed: Option<Arc<InMemory>>,
+    no_conditions: bool,
+    late: Vec<Given>,
     note: [usize; 2],
     visible: Objects,
     durable: Objects,
@@ -89,6 +103,10 @@ fn carry_out(objects: &mut Objects, (name, bytes): &Write) {
 
 fn failure() -> object_store::Error {
     object_store::Error::Generic { store: "faulty", source: "the test says so".into() }
+}
+
+fn throttled() -> object_store::Error {
+    object_store::Error::Generic { store: "faulty", source: "503 SlowDown".into() }
 }
 
 impl FaultyStore {
@@ -120,6 +138,59 @@ impl FaultyStore {
         self.state().failing_reads = failing;
     }
 
+    /// The read or list number `nth`, from 0, fails.
+    pub fn fail_read(&self, nth: usize) {
+        self.state().failing_read = Some(nth);
+    }
+
+    /// Number of reads and lists so far.
+    pub fn reads(&self) -> usize {
+        self.state().reads
+    }
+
+    /// From now on lists show what is there now.
+    pub fn freeze_lists(&self) {
+        let copy = self.objects.fork();
+        self.state().listed = Some(Arc::new(copy));
+    }
+
+    /// From now on every write is carried out, whatever its condition.
+    pub fn ignore_conditions(&self) {
+        self.state().no_conditions = true;
+    }
+
+    /// Late writes arrive, in order; those whose condition no longer holds change nothing.
+    pub async fn arrive(&self) {
+        let late = std::mem::take(&mut self.state().late);
+        for (write, options) in late {
+            let path = Path::from(write.0.as_str());
+            let arrived = match &write.1 {
+                Some(bytes) => {
+                    let payload = PutPayload::from(bytes.clone());
+                    self.objects.put_opts(&path, payload, options).await.is_ok()
+                }
+                None => self.objects.delete(&path).await.is_ok(),
+            };
+            if arrived {
+                self.is_carried_out(&write, true);
+            }
+        }
+    }
+
+    fn next_read(&self) -> Result<()> {
+        let mut state = self.state();
+        let nth = state.reads;
+        state.reads += 1;
+        match state.failing_reads || state.failing_read == Some(nth) {
+            true => Err(failure()),
+            false => Ok(()),
+        }
+    }
+
+    fn lists(&self) -> Arc<InMemory> {
+        self.state().listed.clone().unwrap_or_else(|| self.objects.clone())
+    }
+
     /// Lets a slow write go on.
     pub fn proceed(&self) {
         self.gate.add_permits(1);
@@ -145,10 +216,16 @@ impl FaultyStore {
         self.state().moments.clone()
     }
 
-    /// The service's view of it.
+    /// The service's view of it as a folder.
     pub fn store(&self) -> Store {
         let handle = |durable| Arc::new(Handle { store: self.clone(), durable });
-        Store { objects: handle(false), durable: handle(true), flush: Some(Arc::new(self.clone())) }
+        let kind = Kind::Folder(Arc::new(self.clone()));
+        Store { objects: handle(false), durable: handle(true), kind }
+    }
+
+    /// The service's view of it as a bucket.
+    pub fn bucket(&self) -> Store {
+        Store::new(Arc::new(Handle { store: self.clone(), durable: true }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -175,32 +252,56 @@ impl FaultyStore {
         state.moments.push(moment);
     }
 
-    async fn write(&self, write: Write, durable: bool) -> Result<()> {
+    async fn write(&self, write: Write, durable: bool, options: PutOptions) -> Result<PutResult> {
         let fault = self.next_fault();
         if fault == Some(Fault::Slow) {
             self.gate.acquire().await.unwrap().forget();
         }
-        if fault != Some(Fault::Failed) {
-            let path = Path::from(write.0.as_str());
-            match &write.1 {
+        let path = Path::from(write.0.as_str());
+        let mut put = PutResult { e_tag: None, version: None, extensions: Default::default() };
+        let refused = match fault {
+            Some(Fault::Failed | Fault::Throttled) => None,
+            Some(Fault::Late) => {
+                self.state().late.push((write.clone(), options));
+                None
+            }
+            None | Some(Fault::Persisted | Fault::Slow) => match &write.1 {
                 Some(bytes) => {
-                    drop(self.objects.put(&path, PutPayload::from(bytes.clone())).await?);
+                    let payload = PutPayload::from(bytes.clone());
+                    match self.objects.put_opts(&path, payload, options).await {
+                        Ok(done) => {
+                            put = done;
+                            self.is_carried_out(&write, durable);
+                            None
+                        }
+                        Err(e) => Some(e),
+                    }
                 }
-                None => self.objects.delete(&path).await?,
-            }
-            let mut state = self.state();
-            carry_out(&mut state.visible, &write);
-            if durable {
-                carry_out(&mut state.durable, &write);
-            } else {
-                state.waiting.push(write.clone());
-            }
-        }
+                None => {
+                    self.objects.delete(&path).await?;
+                    self.is_carried_out(&write, durable);
+                    None
+                }
+            },
+        };
         let deleted = if write.1.is_none() { " deleted" } else { "" };
-        self.remember(format!("{}{deleted} {fault:?}", write.0));
-        match fault {
-            Some(Fault::Failed | Fault::Persisted) => Err(failure()),
-            Some(Fault::Slow) | None => Ok(()),
+        let conflict = if refused.is_some() { " refused" } else { "" };
+        self.remember(format!("{}{deleted}{conflict} {fault:?}", write.0));
+        match (fault, refused) {
+            (Some(Fault::Failed | Fault::Persisted | Fault::Late), _) => Err(failure()),
+            (Some(Fault::Throttled), _) => Err(throttled()),
+            (Some(Fault::Slow) | None, Some(e)) => Err(e),
+            (Some(Fault::Slow) | None, None) => Ok(put),
+        }
+    }
+
+    fn is_carried_out(&self, write: &Write, durable: bool) {
+        let mut state = self.state();
+        carry_out(&mut state.visible, write);
+        if durable {
+            carry_out(&mut state.durable, write);
+        } else {
+            state.waiting.push(write.clone());
         }
     }
 }
@@ -211,14 +312,14 @@ impl Flush for FaultyStore {
         {
             let mut state = self.state();
             let waiting = std::mem::take(&mut state.waiting);
-            if fault != Some(Fault::Failed) {
+            if !matches!(fault, Some(Fault::Failed | Fault::Throttled | Fault::Late)) {
                 waiting.iter().for_each(|write| carry_out(&mut state.durable, write));
             }
         }
         self.remember(format!("flush {fault:?}"));
         match fault {
-            Some(Fault::Failed | Fault::Persisted) => Err(std::io::Error::other("test")),
             Some(Fault::Slow) | None => Ok(()),
+            Some(_) => Err(std::io::Error::other("test")),
         }
     }
 }
@@ -242,11 +343,13 @@ impl ObjectStore for Handle {
         &self,
         location: &Path,
         payload: PutPayload,
-        _: PutOptions,
+        mut options: PutOptions,
     ) -> Result<PutResult> {
+        if self.store.state().no_conditions {
+            options.mode = PutMode::Overwrite;
+        }
         let write = (location.to_string(), Some(Bytes::from(payload)));
-        self.store.write(write, self.durable).await?;
-        Ok(PutResult { e_tag: None, version: None, extensions: Default::default() })
+        self.store.write(write, self.durable, options).await
     }
 
     async fn put_multipart_opts(
@@ -258,9 +361,7 @@ impl ObjectStore for Handle {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        if self.store.state().failing_reads {
-            return Err(failure());
-        }
+        self.store.next_read()?;
         self.store.objects.get_opts(location, options).await
     }
 
@@ -277,7 +378,7 @@ impl ObjectStore for Handle {
             let store = store.clone();
             async move {
                 let location = location?;
-                store.write((location.to_string(), None), durable).await?;
+                store.write((location.to_string(), None), durable, PutOptions::default()).await?;
                 Ok(location)
             }
         };
@@ -285,14 +386,12 @@ impl ObjectStore for Handle {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.store.objects.list(prefix)
+        self.store.lists().list(prefix)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        if self.store.state().failing_reads {
-            return Err(failure());
-        }
-        self.store.objects.list_with_delimiter(prefix).await
+        self.store.next_read()?;
+        self.store.lists().list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> Result<()> {

@@ -86,14 +86,23 @@ impl Proxy {
         matches!(rest.as_bytes().first(), None | Some(b'/' | b'*')).then_some(Self::Envoy)
     }
 
-    /// The path and the query that the client asked for.
-    fn asked<'r>(self, uri: &'r Uri, headers: &'r HeaderMap) -> (&'r str, Option<&'r str>) {
+    /// The path and the query that the client asked for. What is no text in them is replaced, and
+    /// hides nothing of the rest.
+    fn asked<'r>(
+        self,
+        uri: &'r Uri,
+        headers: &'r HeaderMap,
+    ) -> (Cow<'r, str>, Option<Cow<'r, str>>) {
         match self {
-            Self::Envoy => (uri.path().strip_prefix(ENVOY_PREFIX).unwrap_or(""), uri.query()),
+            Self::Envoy => {
+                let path = uri.path().strip_prefix(ENVOY_PREFIX).unwrap_or("");
+                (path.into(), uri.query().map(Cow::from))
+            }
             Self::Nginx => {
-                let original = headers.get(ORIGINAL_URI).and_then(|value| value.to_str().ok());
-                let original = original.unwrap_or("");
-                original.split_once('?').map_or((original, None), |(path, q)| (path, Some(q)))
+                let original = headers.get(ORIGINAL_URI).map_or(&b""[..], HeaderValue::as_bytes);
+                let mut parts = original.splitn(2, |&byte| byte == b'?');
+                let path = String::from_utf8_lossy(parts.next().unwrap_or_default());
+                (path, parts.next().map(String::from_utf8_lossy))
             }
         }
     }
@@ -118,11 +127,11 @@ async fn answer(State(gate): State<Arc<Gate>>, request: Request) -> Response<Bod
     let (parts, _) = request.into_parts();
     let Some(proxy) = Proxy::asking(&parts.uri) else { return nobody() };
     let (path, query) = proxy.asked(&parts.uri, &parts.headers);
-    let decided = decide(&gate, &parts.headers, query).await;
+    let decided = decide(&gate, &parts.headers, query.as_deref()).await;
     let response = match &decided {
         Ok(accepted) => allow(&gate, proxy, accepted),
         Err(denial) => {
-            tell(&gate, proxy, &parts.method, path, denial);
+            tell(&gate, proxy, &parts.method, &path, denial);
             deny(&gate, proxy, denial)
         }
     };
@@ -233,11 +242,25 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ORIGINAL_URI, HeaderValue::from_static("/orders?access_token=x?y"));
         let envoy: Uri = "/authz/envoy/a?b=c".parse().unwrap();
-        assert_eq!(Proxy::Envoy.asked(&envoy, &headers), ("/a", Some("b=c")));
+        let asked = |proxy: Proxy, uri: &Uri, headers: &HeaderMap| {
+            let (path, query) = proxy.asked(uri, headers);
+            (path.into_owned(), query.map(Cow::into_owned))
+        };
+        let found = asked(Proxy::Envoy, &envoy, &headers);
+        assert_eq!(found, ("/a".into(), Some("b=c".into())));
         let nginx: Uri = "/authz/nginx".parse().unwrap();
-        let found = Proxy::Nginx.asked(&nginx, &headers);
-        assert_eq!(found, ("/orders", Some("access_token=x?y")));
-        assert_eq!(Proxy::Nginx.asked(&nginx, &HeaderMap::new()), ("", None));
+        let found = asked(Proxy::Nginx, &nginx, &headers);
+        assert_eq!(found, ("/orders".into(), Some("access_token=x?y".into())));
+        let nothing = asked(Proxy::Nginx, &nginx, &HeaderMap::new());
+        assert_eq!(nothing, (String::new(), None));
+        // nginx hands bytes on as they came; none of them hides the rest.
+        for before in ["/\u{e4}?", "/?\u{e4}=1&", "/?a=\u{202e}&"] {
+            let mut value = format!("{before}access_token=x").into_bytes();
+            value.extend(b"&\xff");
+            headers.insert(ORIGINAL_URI, HeaderValue::from_bytes(&value).unwrap());
+            let (_, query) = asked(Proxy::Nginx, &nginx, &headers);
+            assert!(query.unwrap().contains("access_token=x&"), "{before}");
+        }
     }
 
     #[test]

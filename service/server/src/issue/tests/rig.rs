@@ -129,6 +129,7 @@ impl Rig {
                     progress,
                     keys: Arc::new(KeySets::default()),
                     metrics: Arc::new(Metrics::new()),
+                    store_first: None,
                 };
                 let result = issuer.run(connection, &mut journal);
                 drop(wal);

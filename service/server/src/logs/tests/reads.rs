@@ -49,7 +49,7 @@ async fn every_size_around_a_boundary_is_read_whole() {
         assert!(read(&log.tail).staged.is_empty());
         read_everything(&test, &log, size as u64, "from the store").await;
         for with_ledger in [true, false] {
-            let log = Log::open(faulty.store(), test.id(), with_ledger).await.unwrap();
+            let log = Log::open(faulty.store(), test.id(), with_ledger, None).await.unwrap();
             assert_eq!(&*log.checkpoint(), test.checkpoint(size));
             read_everything(&test, &log, size as u64, "opened again").await;
         }
@@ -63,7 +63,7 @@ async fn every_entry_is_proved_at_every_size_around_a_boundary() {
     let test = TestLog::of(514);
     for size in [1, 2, 3, 255, 256, 257, 258, 511, 512, 513] {
         let faulty = FaultyStore::with(&test.objects(size)).await;
-        let log = Log::open(faulty.store(), test.id(), false).await.unwrap();
+        let log = Log::open(faulty.store(), test.id(), false, None).await.unwrap();
         for index in 0..size as u64 {
             prove(&test, &log, index, size as u64).await;
         }
@@ -80,7 +80,7 @@ async fn three_levels_of_tiles_are_read_and_proved() {
         log.apply(&test.batch(from, (from + 20_000).min(size))).unwrap();
     }
     log.publish().await.unwrap();
-    let log = Log::open(faulty.store(), test.id(), true).await.unwrap();
+    let log = Log::open(faulty.store(), test.id(), true, None).await.unwrap();
     assert_eq!(log.size_and_root(), (size as u64, test.root(size)));
     for index in [0, 1, 255, 256, 32_768, 65_279, 65_280, 65_535, 65_536] {
         prove(&test, &log, index, size as u64).await;

@@ -44,6 +44,11 @@ impl TestLog {
         Self::build(7, (0..size).map(|i| entry(i, u64::from(i >= index))).collect())
     }
 
+    /// One of these entries.
+    pub fn of_entries(seed: u8, entries: &[Entry]) -> Self {
+        Self::build(seed, entries.iter().map(|e| e.encode().unwrap()).collect())
+    }
+
     fn build(seed: u8, entries: Vec<Vec<u8>>) -> Self {
         let key = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
         let public: [u8; 32] = key.public_key().as_ref().try_into().unwrap();
