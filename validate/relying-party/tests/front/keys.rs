@@ -273,8 +273,10 @@ async fn a_set_that_did_not_change_is_not_sent_again() {
     let party = party(&publisher).await;
     until("answers that nothing changed", async || publisher.not_modified() >= 2).await;
     party.validate(&publisher.token()).await.unwrap();
-    let status = party.status();
-    assert_eq!((status.issuers[0].failures, status.issuers[0].state), (0, KeyState::Fresh));
+    // Between two refreshes that a busy machine delays it is stale for a moment.
+    let is_fresh = async || party.status().issuers[0].state == KeyState::Fresh;
+    until("it is fresh", is_fresh).await;
+    assert_eq!(party.status().issuers[0].failures, 0);
 }
 
 #[tokio::test]
