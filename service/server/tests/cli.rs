@@ -445,7 +445,10 @@ fn log_check_goes_on_where_it_was() {
 
     let plain = lab.run_plain(&["log", "check", &url, "--resume", &file]);
     assert_code(&plain, 0);
-    assert!(out(&plain).contains("of which 256 were checked before"), "{}", out(&plain));
+    // Whole bundles of 256; how many entries the start of a signer makes is not counted here.
+    let said = out(&plain);
+    let before = ["256", "512"].map(|before| format!("of which {before} were checked before"));
+    assert!(before.iter().any(|before| said.contains(before)), "{said}");
     let other = self::lab();
     let other_url = format!("{}/log/{}", other.url(), other.log_id());
     let refused = check(&other_url, &file);
