@@ -6,7 +6,8 @@
 //!                                    the decisions, the entries and one checkpoint for the batch
 //!   5           (signer)             it signs, and holds the tokens back, while we write
 //!   6 commit    Reader: Prepared     entries and checkpoint go to the write-ahead log, one
-//!                                    fdatasync; only then the acknowledgement frees the tokens
+//!                                    fdatasync (or to the store, if `durability` says so); only
+//!                                    then the acknowledgement frees the tokens
 //!   7 release   Reader: Committed    token bytes arrive here for the first time, and leave
 //! ```
 //!

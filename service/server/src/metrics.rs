@@ -213,11 +213,16 @@ impl Metrics {
     /// The exposition text.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing into a string does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        exposition(&self.registry)
     }
+}
+
+/// What a registry holds, in the text format of Prometheus.
+pub(crate) fn exposition(registry: &Registry) -> String {
+    let mut text = String::new();
+    // Writing into a string does not fail.
+    let _ = prometheus_client::encoding::text::encode(&mut text, registry);
+    text
 }
 
 #[cfg(test)]

@@ -120,10 +120,7 @@ impl Metrics {
         }
         self.log_requests.set(whole(status.logs.requests));
         self.log_failures.set(whole(status.logs.failures));
-        let mut text = String::new();
-        // Writing into a string does not fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
-        text
+        crate::metrics::exposition(&self.registry)
     }
 }
 
