@@ -3,34 +3,36 @@
 //! One supervisor thread owns the write-ahead log and attaches to a signer; when that one ends, its
 //! log is closed, its keys leave by their logs, and the next signer starts a log of its own.
 
+mod attach;
+mod compromises;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chancery_signer_api::{
-    Commit, Compromise, CompromisedKey, FaultCode, LoadPolicy, Predecessor, Prepared, Request,
-    Response, Resume, Resumed, Start, Welcome,
-};
+use chancery_signer_api::{FaultCode, LoadPolicy, Request, Response, Welcome};
 use chancery_tlog::LogId;
-use chancery_tlog::note::VerifierKey;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::folder::Paths;
-use crate::issue::{Issuer, Unavailable};
+use crate::issue::Issuer;
 use crate::journal::{Journal, Progress};
 use crate::keyset::KeySets;
-use crate::ledger::{Kid, Ledger, SummaryKey};
-use crate::link::{Connection, LinkError};
+use crate::ledger::{Kid, SummaryKey};
+use crate::link::LinkError;
 use crate::logs::{Batch, Log, LogError, Logs};
 use crate::metrics::Metrics;
 use crate::overdue::OverdueKeys;
 use crate::policies::{self, PolicyError, Version};
-use crate::signer_process::{self, StartError};
+use crate::signer_process::StartError;
 use crate::store::{Store, StoreError};
 use crate::wal::{Record, RecordKind, Wal, WalError};
+
+use self::attach::Closing;
+use self::compromises::{fact_kid, load_facts};
 
 /// How often committed entries go to the store.
 pub const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -140,14 +142,6 @@ pub struct CompromiseFact {
     pub at: u64,
     /// Whether retired keys of the realm fall too.
     pub include_retired: bool,
-}
-
-/// What is left behind by a log whose signer is dead, so that later starts need not read it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Closing {
-    size: u64,
-    started_at: u64,
-    last_needed: u64,
 }
 
 /// The running service.
@@ -373,265 +367,10 @@ impl Service {
         }
     }
 
-    fn attach(&self, wal: &mut Wal) -> Result<(Connection, Arc<Log>), ServiceError> {
-        let (socket, own, uid) = match &self.signer_at {
-            SignerAt::Own => (self.paths.signer_socket(), true, None),
-            SignerAt::Socket { socket, uid } => (socket.clone(), false, *uid),
-        };
-        if own && !signer_process::is_alive(&socket) {
-            signer_process::start(&socket, &self.paths.signer_log())?;
-        }
-        let (mut connection, welcome) = Connection::open(&socket, uid)?;
-        let identity: [u8; 32] = *welcome.identity;
-        let id = LogId::of(&identity);
-        // First, so that no key set is served without the keys that live tokens need.
-        self.rely_on_dead_logs(id);
-        let log = if welcome.fresh {
-            self.start_log(&mut connection, &welcome, id, wal)?
-        } else {
-            self.resume_log(&mut connection, &welcome, id, wal)?
-        };
-        // Last, so that a crash in between leaves them to be named as predecessors.
-        self.close_dead_logs(id);
-        for protection in welcome.sandbox.iter().filter(|p| !p.in_force) {
-            tracing::warn!("signer: `{}` is {}", protection.name, protection.detail);
-        }
-        tracing::info!(log = log.id_text(), fresh = welcome.fresh, "attached to the signer");
-        Ok((connection, log))
-    }
-
-    /// A fresh signer gets the policy; its first batch holds genesis and the first keys.
-    fn start_log(
-        &self,
-        connection: &mut Connection,
-        welcome: &Welcome,
-        id: LogId,
-        wal: &mut Wal,
-    ) -> Result<Arc<Log>, ServiceError> {
-        let version = self.policy();
-        let start = Start {
-            policy: version.bytes.to_vec().into(),
-            predecessor: self.predecessor(id),
-            compromised: self.unlogged_compromises(id),
-        };
-        let prepared = match connection.ask(&Request::Start(start))? {
-            Response::Prepared(prepared) => prepared,
-            other => return Err(LinkError::out_of_step(&other).into()),
-        };
-        let origin = format!("{}/{id}", version.document.log_prefix);
-        let vkey = vkey_of(&origin, welcome, id)?;
-        let log = Arc::new(self.logs.fresh(id, vkey));
-        self.logs.insert(log.clone());
-        self.commit_directly(connection, &prepared, &log, wal)?;
-        let digest = chancery_entry::sha256(&version.bytes);
-        self.note_signer(&log, Some((welcome, version.document.version, digest)));
-        Ok(log)
-    }
-
-    /// A running signer compares what the store holds with what it was told, and repeats what was
-    /// not acknowledged; nobody waits for those tokens any more, they are committed and dropped.
-    fn resume_log(
-        &self,
-        connection: &mut Connection,
-        welcome: &Welcome,
-        id: LogId,
-        wal: &mut Wal,
-    ) -> Result<Arc<Log>, ServiceError> {
-        let vkey = vkey_of(&welcome.origin, welcome, id)?;
-        let log = self.runtime.block_on(self.logs.open_or_new(id, vkey))?;
-        let (size, root) = log.size_and_root();
-        let resume = Resume { size, root: root.0.into() };
-        let resumed = match connection.ask(&Request::Resume(resume)) {
-            Ok(Response::Resumed(resumed)) => resumed,
-            Ok(other) => return Err(LinkError::out_of_step(&other).into()),
-            Err(LinkError::Fault(f)) if f.code == FaultCode::StorageLost => {
-                return Err(ServiceError::StorageLost(f.detail));
-            }
-            Err(e) => return Err(e.into()),
-        };
-        if !resumed.keys_jwt.is_empty() {
-            log.set_keys_jwt(&resumed.keys_jwt);
-            self.keys.set_live(log.id_text(), &resumed.keys_jwt);
-        }
-        self.take_over(connection, welcome, &log, resumed, wal)?;
-        Ok(log)
-    }
-
-    fn take_over(
-        &self,
-        connection: &mut Connection,
-        welcome: &Welcome,
-        log: &Arc<Log>,
-        resumed: Resumed,
-        wal: &mut Wal,
-    ) -> Result<(), ServiceError> {
-        for prepared in &resumed.open {
-            self.commit_directly(connection, prepared, log, wal)?;
-        }
-        self.tell_unlogged(connection, log)?;
-        let version = self.policy();
-        let wanted = chancery_entry::sha256(&version.bytes);
-        let mut in_force = (resumed.policy_version, *resumed.policy_digest);
-        if in_force.1 != wanted {
-            let load = LoadPolicy { policy: version.bytes.to_vec().into() };
-            match connection.ask(&Request::LoadPolicy(load)) {
-                Ok(_) => in_force = (version.document.version, wanted),
-                // Two policies at a time would serve one and sign by the other: a person decides.
-                Err(LinkError::Fault(f)) if f.code == FaultCode::Policy => {
-                    return Err(ServiceError::PolicyRefused(f.detail));
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        self.note_signer(log, Some((welcome, in_force.0, in_force.1)));
-        Ok(())
-    }
-
-    fn commit_directly(
-        &self,
-        connection: &mut Connection,
-        prepared: &Prepared,
-        log: &Arc<Log>,
-        wal: &mut Wal,
-    ) -> Result<(), ServiceError> {
-        let mut journal = self.journal(wal, log.clone());
-        journal.write(prepared, |_| {}, || self.issuer.is_stopping())?;
-        match connection.ask(&Request::Commit(Commit { batch: prepared.batch }))? {
-            Response::Committed(committed) => {
-                if let Some(keys_jwt) = &committed.keys_jwt {
-                    journal.publish_keys(keys_jwt);
-                }
-                Ok(())
-            }
-            other => Err(LinkError::out_of_step(&other).into()),
-        }
-    }
-
-    /// Every log but the living signer's: its keys come from its log now.
-    fn rely_on_dead_logs(&self, living: LogId) {
-        for log in self.logs.all_open().into_iter().filter(|l| l.id() != living) {
-            self.keys.add_dead(log.id_text(), log.ledger(), crate::now());
-            self.note_signer(&log, None);
-        }
-    }
-
-    /// Remembers until when dead logs are needed, so that a later start need not read them.
-    fn close_dead_logs(&self, living: LogId) {
-        let skew = self.policy().document.realms.iter().map(|r| r.schedule.skew_s).max();
-        for log in self.logs.all_open().into_iter().filter(|l| l.id() != living) {
-            let ledger = log.ledger();
-            let closing = Closing {
-                size: log.size_and_root().0,
-                started_at: ledger.genesis.as_ref().map_or(0, |g| g.started_at),
-                last_needed: ledger.last_needed(skew.unwrap_or(0)),
-            };
-            if let Ok(bytes) = serde_json::to_vec(&closing) {
-                let object = format!("log/{}/closing.json", log.id_text());
-                // Only a shortcut for later starts: without it the log is read again.
-                if let Err(e) = self.runtime.block_on(self.store.put(&object, bytes.into())) {
-                    tracing::warn!("{e}");
-                }
-            }
-        }
-    }
-
-    /// The log that a new signer continues: of those that no other one continues the latest.
-    /// Starts are told in seconds, in which several signers may have come and gone.
-    fn predecessor(&self, fresh: LogId) -> Option<Predecessor> {
-        let mut logs = self.logs.all_open();
-        logs.retain(|l| l.id() != fresh && l.size_and_root().0 > 0);
-        let genesis = |log: &Arc<Log>| log.ledger().genesis;
-        let continued: Vec<String> =
-            logs.iter().filter_map(|l| Some(genesis(l)?.predecessor?.vkey)).collect();
-        let heads = logs.iter().filter(|l| !continued.contains(&l.vkey().to_string()));
-        let latest = heads.max_by_key(|l| genesis(l).map_or(0, |g| g.started_at))?;
-        Some(Predecessor {
-            vkey: latest.vkey().to_string(),
-            checkpoint: latest.checkpoint().to_string(),
-        })
-    }
-
-    /// Facts about keys of open logs that no log declares yet.
-    fn unlogged_facts(&self) -> Vec<CompromiseFact> {
-        let ledgers: Vec<Ledger> = self.logs.all_open().iter().map(|l| l.ledger()).collect();
-        let unlogged = |fact: &&CompromiseFact| {
-            fact_kid(fact).is_some_and(|kid| {
-                // What fell with a key is declared in the batch that declares the key.
-                ledgers.iter().any(|l| l.announced(&kid))
-                    && !ledgers.iter().any(|l| l.compromised.contains(&kid))
-            })
-        };
-        lock(&self.facts).iter().filter(unlogged).cloned().collect()
-    }
-
-    /// What the signer of the log `living` is told of a fact: of its own key only the name, it
-    /// knows what falls with it; of a dead signer's key also those that were alive beside it. All
-    /// of them leave the key sets here and now.
-    fn told_of(&self, fact: &CompromiseFact, kid: Kid, living: &str) -> Compromise {
-        let logs = self.logs.all_open();
-        let dead = logs.iter().filter(|l| l.id_text() != living).map(|l| l.ledger());
-        let owner = dead.into_iter().find(|ledger| ledger.announced(&kid));
-        let (kids, include_retired) = match owner {
-            Some(ledger) => (ledger.fallen_with(&kid, fact.at, fact.include_retired), false),
-            None => (vec![kid], fact.include_retired),
-        };
-        self.keys.add_compromised(kids.iter().copied(), crate::now());
-        let key = |kid: Kid| CompromisedKey { kid: kid.into(), reason: fact.reason.clone() };
-        Compromise { keys: kids.into_iter().map(key).collect(), include_retired }
-    }
-
-    /// For a fresh signer: every unlogged compromise, each key once.
-    fn unlogged_compromises(&self, fresh: LogId) -> Vec<CompromisedKey> {
-        let mut missing = BTreeMap::new();
-        for fact in self.unlogged_facts() {
-            let Some(kid) = fact_kid(&fact) else { continue };
-            for key in self.told_of(&fact, kid, &fresh.to_string()).keys {
-                missing.insert(*key.kid, key);
-            }
-        }
-        missing.into_values().collect()
-    }
-
-    /// For a signer that lived on: the service may have died between storing a fact and telling it.
-    fn tell_unlogged(&self, connection: &mut Connection, log: &Log) -> Result<(), ServiceError> {
-        for fact in self.unlogged_facts() {
-            let Some(kid) = fact_kid(&fact) else { continue };
-            let told = self.told_of(&fact, kid, log.id_text());
-            match connection.ask(&Request::Compromise(told))? {
-                Response::Compromised(gone) => {
-                    self.keys.add_compromised(gone.gone.iter().map(|k| **k), crate::now());
-                }
-                other => return Err(LinkError::out_of_step(&other).into()),
-            }
-        }
-        Ok(())
-    }
-
     /// Whether any log that still counts announced the key.
     #[must_use]
     pub fn is_announced(&self, kid: &Kid) -> bool {
         self.logs.all_open().iter().any(|log| log.ledger().announced(kid))
-    }
-
-    /// Declares a key compromised: stored first, then out of every key set, then in the log.
-    ///
-    /// # Errors
-    /// [`ServiceError::Store`] when the fact cannot be stored: nothing happened then.
-    pub async fn compromise(
-        &self,
-        fact: CompromiseFact,
-    ) -> Result<Result<Response, Unavailable>, ServiceError> {
-        let bytes = serde_json::to_vec(&fact).unwrap_or_default();
-        self.store.put_durably(&format!("compromise/{}.json", fact.kid), bytes.into()).await?;
-        let Some(kid) = fact_kid(&fact) else { return Ok(Ok(Response::Ending)) };
-        let living = self.attached().map(|s| s.log_id).unwrap_or_default();
-        let told = self.told_of(&fact, kid, &living);
-        lock(&self.facts).push(fact);
-        let answer = self.issuer.call(Request::Compromise(told)).await;
-        if let Ok(Response::Compromised(gone)) = &answer {
-            self.keys.add_compromised(gone.gone.iter().map(|k| **k), crate::now());
-        }
-        Ok(answer)
     }
 
     /// Takes over realms, clients and grants of a changed configuration without losing keys.
@@ -752,22 +491,6 @@ async fn recover(logs: &Logs, store: &Store, records: &[Record]) -> Result<(), S
     Ok(store.make_durable().await?)
 }
 
-async fn load_facts(store: &Store) -> Result<Vec<CompromiseFact>, ServiceError> {
-    let mut facts = Vec::new();
-    for name in store.names("compromise").await? {
-        let bytes = store.get(&format!("compromise/{name}")).await?;
-        match serde_json::from_slice(&bytes) {
-            Ok(fact) => facts.push(fact),
-            Err(e) => tracing::error!("`compromise/{name}` cannot be read and is ignored: {e}"),
-        }
-    }
-    Ok(facts)
-}
-
-fn fact_kid(fact: &CompromiseFact) -> Option<Kid> {
-    fact.kid.parse::<chancery_token::KeyId>().ok().map(|k| *k.as_bytes())
-}
-
 /// Errors that a new attempt cannot mend: going on would hide a loss, or needs a person.
 fn is_final(e: &ServiceError) -> bool {
     match e {
@@ -781,11 +504,6 @@ fn is_final(e: &ServiceError) -> bool {
         ServiceError::Log(e) | ServiceError::Link(LinkError::Log(e)) => e.is_final(),
         _ => false,
     }
-}
-
-fn vkey_of(origin: &str, welcome: &Welcome, id: LogId) -> Result<VerifierKey, LogError> {
-    VerifierKey::new_ed25519(origin, &welcome.identity)
-        .map_err(|e| LogError::Damaged { log: id.to_string(), what: e.to_string() })
 }
 
 /// Lower-case hexadecimal.
