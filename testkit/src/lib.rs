@@ -18,6 +18,7 @@ mod config;
 mod judge;
 mod lab;
 mod load;
+mod own_log;
 mod port;
 mod web;
 
@@ -26,5 +27,6 @@ pub use config::{ClientText, RealmText, grant};
 pub use judge::{Judge, WebLog};
 pub use lab::{Exit, Lab, start_signer, wait_until, wait_until_gone};
 pub use load::{Load, Received};
+pub use own_log::OwnLog;
 pub use port::Port;
 pub use web::{Answer, Web, raw_exchange};

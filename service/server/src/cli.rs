@@ -12,6 +12,7 @@ mod relying_party;
 mod serve;
 mod token;
 mod validate;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ enum Command {
     Validate(validate::ValidateArgs),
     /// Answer nginx and Envoy whether a request's token is acceptable
     Authz(authz::AuthzArgs),
+    /// Cosign other people's logs, as C2SP tlog-witness describes it
+    Witness(witness::WitnessArgs),
     /// Print the token's C2SP tlog-proof
     Prove(validate::ProveArgs),
     /// Look at transparency logs
@@ -124,6 +127,7 @@ pub fn main() -> ExitCode {
         Command::Assertion(args) => token::assertion(&args),
         Command::Validate(args) => validate::validate(&args),
         Command::Authz(args) => authz::run(&args),
+        Command::Witness(args) => witness::run(&args),
         Command::Prove(args) => validate::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
         Command::Attest(command) => attest::run(&command),

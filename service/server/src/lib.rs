@@ -23,6 +23,7 @@ pub mod service;
 pub mod signer_process;
 pub mod store;
 pub mod wal;
+pub mod witness;
 
 /// Name and version, for greetings and `--version`.
 pub const SOFTWARE: &str = concat!("chancery ", env!("CARGO_PKG_VERSION"));
