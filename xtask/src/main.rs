@@ -2,6 +2,7 @@
 
 mod authz;
 mod bindings;
+mod checkers;
 mod docs_smoke;
 mod first_run;
 mod fuzz;

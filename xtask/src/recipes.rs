@@ -2,8 +2,8 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    authz, bindings, docs_smoke, first_run, fuzz, interop, node_binding, python_binding, stores,
-    structure,
+    authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, node_binding, python_binding,
+    stores, structure,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -99,6 +99,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "stores",
         about: "the main job on emulators of S3 and Azure Blob ([TEST...])",
         run: stores::recipe,
+    },
+    Recipe {
+        name: "checkers",
+        about: "Go's sumdb, tlog-scales and aics-tlog read our logs, and find each flipped bit",
+        run: checkers::recipe,
     },
     Recipe { name: "ci", about: "everything that CI runs: .ci/run", run: ci },
 ];
