@@ -189,3 +189,51 @@ proptest! {
         let _ = parse(&bytes);
     }
 }
+
+#[test]
+fn names_repeat_however_they_are_spelled_and_wherever_they_stand() {
+    let many: Vec<String> = (0..60).map(|i| format!("n{i}")).collect();
+    for at in [0, 1, 22, 23, 24, 25, 58] {
+        for escaped in [false, true] {
+            let again = if escaped { format!("\\u006e{at}") } else { format!("n{at}") };
+            for end in [at + 1, 30.max(at + 1), 60] {
+                let members =
+                    many[..end].iter().chain([&again]).map(|name| format!("\"{name}\":1"));
+                let text = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+                let expected = Err(Error::DuplicateMember(format!("n{at}")));
+                assert_eq!(parse_members(&text).map(|_| ()), expected, "{text}");
+                assert_eq!(pick::<1>(&text, |_| None).map(|_| ()), expected, "{text}");
+                let nested = format!("[{{\"a\":{text}}}]");
+                assert_eq!(parse_node(&nested).map(|_| ()), expected, "{nested}");
+            }
+        }
+    }
+    assert_eq!(
+        parse_members(r#"{"\u0061":1,"b":2,"a":3}"#),
+        Err(Error::DuplicateMember("a".to_owned()))
+    );
+}
+
+proptest! {
+    /// Whatever the text: what is passed over is judged like what is kept.
+    #[test]
+    fn picking_agrees_with_parsing(
+        text in prop_oneof![
+            r#"[ \t]?[\{\[][ "a-c:,\{\}\[\]0-9e.\\u-]{0,40}[\}\]]"#,
+            r#"\{"[a-c]":(1|"x"|null|\[\]|\{"a":1,"[ab]":2\})(,"[a-c]":(1.5|\[1,2\]|true)){0,4}\}"#,
+        ],
+    ) {
+        let names = ["a", "b", "c"];
+        let picked = pick::<3>(&text, |name| names.iter().position(|known| *known == name));
+        let parsed = parse_members(&text).map(|members| {
+            names.map(|name| {
+                members.iter().find(|(known, _)| known == name).map(|(_, node)| node.clone())
+            })
+        });
+        match (&picked, &parsed) {
+            // serde_json tells the place of a fault, which may differ by what it expected there.
+            (Err(Error::Json(_)), Err(Error::Json(_))) => {}
+            _ => prop_assert_eq!(picked, parsed),
+        }
+    }
+}
