@@ -52,7 +52,7 @@ impl Header {
         if encoded.len() > MAX_HEADER_BYTES {
             return Err(Error::TooLarge { what: "jws header", limit: MAX_HEADER_BYTES });
         }
-        read_header(&decode("header", encoded)?)
+        read_header(&decode_part("header", encoded, b64::decode)?)
     }
 }
 
@@ -77,11 +77,12 @@ pub struct Compact<'a> {
 /// without `alg`, [`Error::AlgorithmNone`], and [`Error::MemberType`] if `alg`, `typ` or `kid` is
 /// not a string.
 pub fn parse(token: &str, max_bytes: usize) -> Result<Compact<'_>, Error> {
-    parse_with(token, max_bytes, |_| None)
+    parse_with(token, max_bytes, |_| None, b64::decode)
 }
 
 /// Takes a compact JWS apart as [`parse`] does. All tokens of a key and type begin with the same
-/// encoded header, so `known` may answer what [`Header::parse`] made of it before.
+/// encoded header, so `known` may answer what [`Header::parse`] made of it before; `decode` takes
+/// exactly what [`b64::decode`] takes, perhaps sooner.
 ///
 /// # Errors
 /// Those of [`parse`].
@@ -89,25 +90,29 @@ pub fn parse_with(
     token: &str,
     max_bytes: usize,
     known: impl Fn(&str) -> Option<Arc<Header>>,
+    decode: impl Fn(&str) -> Result<Vec<u8>, Error>,
 ) -> Result<Compact<'_>, Error> {
     if token.len() > max_bytes {
         return Err(Error::TooLarge { what: "jws", limit: max_bytes });
     }
-    let (signing_input, signature) = token.rsplit_once('.').ok_or(Error::Parts)?;
-    let (header, payload) = signing_input.split_once('.').ok_or(Error::Parts)?;
-    if payload.contains('.') {
-        return Err(Error::Parts);
-    }
-    let header = match known(header) {
-        Some(header) => header,
-        None => Arc::new(Header::parse(header)?),
+    let (header, rest) = split(token).ok_or(Error::Parts)?;
+    let (payload, signature) = split(rest).ok_or(Error::Parts)?;
+    let signed = header.len().saturating_add(1).saturating_add(payload.len());
+    let signing_input = token.get(..signed).ok_or(Error::Parts)?;
+    let compact = || {
+        Ok(Compact {
+            header: match known(header) {
+                Some(header) => header,
+                None => Arc::new(Header::parse(header)?),
+            },
+            signing_input,
+            payload: decode_part("payload", payload, &decode)?,
+            signature: decode_part("signature", signature, &decode)?,
+        })
     };
-    Ok(Compact {
-        header,
-        signing_input,
-        payload: decode("payload", payload)?,
-        signature: decode("signature", signature)?,
-    })
+    // A dot is no character of base64url: more parts than three fail in any case, and the long
+    // signature need not be looked through for dots first.
+    compact().map_err(|error| if signature.contains('.') { Error::Parts } else { error })
 }
 
 /// Verifies that `key` signed `c`, with the algorithm that the key is bound to.
@@ -172,11 +177,21 @@ pub fn assemble(signing_input: String, signature: &[u8]) -> String {
     token
 }
 
-fn decode(part: &'static str, text: &str) -> Result<Vec<u8>, Error> {
+/// What stands before the first dot, and what stands after it.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let (before, rest) = text.split_at_checked(memchr::memchr(b'.', text.as_bytes())?)?;
+    Some((before, rest.strip_prefix('.')?))
+}
+
+fn decode_part(
+    part: &'static str,
+    text: &str,
+    decode: impl Fn(&str) -> Result<Vec<u8>, Error>,
+) -> Result<Vec<u8>, Error> {
     if text.is_empty() {
         return Err(Error::EmptyPart(part));
     }
-    b64::decode(text).map_err(|_| Error::PartEncoding(part))
+    decode(text).map_err(|_| Error::PartEncoding(part))
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, Error> {

@@ -34,12 +34,13 @@ impl LogAddress {
         Some(Self { log: log.parse().ok()?, index: decimal(index)? })
     }
 
-    /// Reads a `jti`, `<log id>.<index>.<128 bits of randomness, base64url>`; `None` for any other
-    /// spelling.
-    pub(crate) fn of_jti(jti: &str) -> Option<Self> {
-        let (address, random) = jti.rsplit_once('.')?;
+    /// Reads a `jti` that names the log `log`, spelled `spelled`:
+    /// `<log id>.<index>.<128 bits of randomness, base64url>`; `None` for any other log and any
+    /// other spelling. A log id has only one spelling, so that it need not be decoded again.
+    pub(crate) fn of_jti(jti: &str, spelled: &str, log: LogId) -> Option<Self> {
+        let (index, random) = jti.strip_prefix(spelled)?.strip_prefix('.')?.split_once('.')?;
         b64::decode_array::<JTI_RANDOM_BYTES>(random).ok()?;
-        Self::of_key(address)
+        Some(Self { log, index: decimal(index)? })
     }
 }
 
@@ -62,6 +63,10 @@ mod tests {
 
     const LOG: &str = "AAAAAAAAAAAAAAAAAAAAAA";
 
+    fn of_jti(jti: &str) -> Option<LogAddress> {
+        LogAddress::of_jti(jti, LOG, LOG.parse().unwrap())
+    }
+
     #[test]
     fn addresses_round_trip() {
         for index in [0, 1, 10, MAX_TREE_SIZE - 1] {
@@ -69,7 +74,7 @@ mod tests {
             let address = LogAddress::of_key(&text).unwrap();
             assert_eq!((address.index(), address.log().to_string()), (index, LOG.to_owned()));
             assert_eq!(address.to_string(), text);
-            assert_eq!(LogAddress::of_jti(&format!("{text}.{LOG}")), Some(address));
+            assert_eq!(of_jti(&format!("{text}.{LOG}")), Some(address));
         }
     }
 
@@ -77,15 +82,17 @@ mod tests {
     fn other_spellings_are_refused() {
         for index in ["", "-1", "+1", "01", "00", "1 ", " 1", "1e3", "0x1", "9223372036854775807"] {
             assert_eq!(LogAddress::of_key(&format!("{LOG}.{index}")), None, "{index:?}");
-            assert_eq!(LogAddress::of_jti(&format!("{LOG}.{index}.{LOG}")), None, "{index:?}");
+            assert_eq!(of_jti(&format!("{LOG}.{index}.{LOG}")), None, "{index:?}");
         }
         for log in ["", "AAAA", "AAAAAAAAAAAAAAAAAAAAAB", "AAAAAAAAAAAAAAAAAAAAAA=", "a.b"] {
             assert_eq!(LogAddress::of_key(&format!("{log}.1")), None, "{log:?}");
-            assert_eq!(LogAddress::of_jti(&format!("{LOG}.1.{log}")), None, "{log:?}");
+            assert_eq!(of_jti(&format!("{LOG}.1.{log}")), None, "{log:?}");
         }
         assert_eq!(LogAddress::of_key(LOG), None);
         assert_eq!(LogAddress::of_key(&format!("{LOG}.1.2")), None);
-        assert_eq!(LogAddress::of_jti(&format!("{LOG}.1")), None);
-        assert_eq!(LogAddress::of_jti(&format!("{LOG}.1.{LOG}.{LOG}")), None);
+        assert_eq!(of_jti(&format!("{LOG}.1")), None);
+        assert_eq!(of_jti(&format!("{LOG}1.{LOG}")), None);
+        assert_eq!(of_jti(&format!("BBBBBBBBBBBBBBBBBBBBBA.1.{LOG}")), None);
+        assert_eq!(of_jti(&format!("{LOG}.1.{LOG}.{LOG}")), None);
     }
 }

@@ -140,7 +140,7 @@ impl<'t> Form<'t> {
         if let Some(rejection) = failed {
             to.check("claims", || format!("{bytes} bytes"), Err::<(), _>(rejection))?;
         }
-        Ok((Arc::new(signed?), true))
+        Ok((signed?, true))
     }
 }
 
@@ -220,6 +220,7 @@ struct Terms<'k> {
     issuer: Option<&'k str>,
     window: Option<Window>,
     log: Option<LogAddress>,
+    log_text: Option<&'k str>,
 }
 
 impl<'k> Terms<'k> {
@@ -241,7 +242,12 @@ impl<'k> Terms<'k> {
                 Rejection::new(RejectionCode::KeyMalformed, text)
             })
         });
-        Ok(Self { issuer: key.issuer.as_deref(), window: key.window, log: log.transpose()? })
+        Ok(Self {
+            issuer: key.issuer.as_deref(),
+            window: key.window,
+            log: log.transpose()?,
+            log_text,
+        })
     }
 }
 
@@ -408,7 +414,8 @@ fn check_not_before(
 /// looked up where the key's owner would see it.
 fn check_address(claims: &Claims<'_>, terms: &Terms<'_>) -> Result<Option<LogAddress>, Rejection> {
     let Some(log) = terms.log.map(|address| address.log()) else { return Ok(None) };
-    let address = claims.jti.and_then(LogAddress::of_jti).filter(|address| address.log() == log);
+    let spelled = terms.log_text.and_then(|text| text.split('.').next()).unwrap_or_default();
+    let address = claims.jti.and_then(|jti| LogAddress::of_jti(jti, spelled, log));
     address.map(Some).ok_or_else(|| {
         let text = format!("`jti` is `{}`, not `{log}.<index>.<random>`", option(claims.jti));
         Rejection::new(RejectionCode::LogIdMismatch, text)
