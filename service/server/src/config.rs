@@ -300,6 +300,7 @@ impl Config {
             issuer: format!("{base_url}/{name}"),
             algorithms: algorithms.to_vec(),
             rsa_bits: 2048,
+            kubernetes: None,
             schedule: Schedule::default(),
             clients: vec![demo_client(&key)],
         };

@@ -503,6 +503,7 @@ fn request_bytes(request: &IssueRequest) -> usize {
     let some = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let proof = match &request.proof {
         Proof::Signed { jws } => jws.len(),
+        Proof::Kubernetes { claims } => claims.len(),
         Proof::Assertion { jws, audiences, scope, subject, algorithm, client_id, .. } => audiences
             .iter()
             .map(|a| a.len().saturating_add(8))

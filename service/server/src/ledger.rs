@@ -68,7 +68,8 @@ impl Ledger {
             }
             Entry::Genesis(genesis) => self.genesis = Some(genesis),
             Entry::Policy(policy) => self.policy = Some(policy),
-            Entry::Void(_) => {}
+            // An imported key signs nothing here: no log's end changes what it is listed for.
+            Entry::Void(_) | Entry::Imported(_) => {}
         }
     }
 

@@ -4,8 +4,8 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, Compromise, Entry, Error, FORMAT_VERSION, Genesis, MAX_ENTRY_BYTES, Narrowing,
-    PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
+    Announcement, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES,
+    Narrowing, PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
 };
 
 const GENESIS: u64 = 0;
@@ -15,6 +15,7 @@ const TOKEN: u64 = 3;
 const VOID: u64 = 4;
 const COMPROMISE: u64 = 5;
 const NARROWING: u64 = 6;
+const IMPORTED: u64 = 7;
 
 type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 type Decoded<T> = Result<T, minicbor::decode::Error>;
@@ -72,6 +73,10 @@ impl Entry {
             Entry::Narrowing(n) => {
                 e.array(3)?.u64(NARROWING)?.bytes(&n.kid)?.u64(n.signs_until)?;
             }
+            Entry::Imported(i) => {
+                e.array(8)?.u64(IMPORTED)?.str(&i.realm)?.str(&i.issuer)?.str(&i.kid)?;
+                e.str(&i.jwk)?.u64(i.at)?.u64(i.until)?.bool(i.in_discovery)?;
+            }
         }
         Ok(())
     }
@@ -87,6 +92,7 @@ impl Entry {
             VOID => (3, read_void(d).map(Entry::Void)),
             COMPROMISE => (4, read_compromise(d).map(Entry::Compromise)),
             NARROWING => (3, read_narrowing(d).map(Entry::Narrowing)),
+            IMPORTED => (8, read_imported(d).map(Entry::Imported)),
             other => return Err(Error::UnknownKind(other)),
         };
         if length != expected {
@@ -181,6 +187,18 @@ fn read_compromise(d: &mut Decoder<'_>) -> Decoded<Compromise> {
 
 fn read_narrowing(d: &mut Decoder<'_>) -> Decoded<Narrowing> {
     Ok(Narrowing { kid: digest(d)?, signs_until: d.u64()? })
+}
+
+fn read_imported(d: &mut Decoder<'_>) -> Decoded<Imported> {
+    Ok(Imported {
+        realm: d.str()?.to_owned(),
+        issuer: d.str()?.to_owned(),
+        kid: d.str()?.to_owned(),
+        jwk: d.str()?.to_owned(),
+        at: d.u64()?,
+        until: d.u64()?,
+        in_discovery: d.bool()?,
+    })
 }
 
 fn digest(d: &mut Decoder<'_>) -> Decoded<[u8; 32]> {

@@ -39,6 +39,8 @@ pub enum Entry {
     Compromise(Compromise),
     /// An announced window that ends earlier than announced.
     Narrowing(Narrowing),
+    /// Somebody else's public key that a realm's key set lists for a while.
+    Imported(Imported),
 }
 
 /// The first entry: which software, policy and evidence stand behind this log.
@@ -171,6 +173,27 @@ pub struct Narrowing {
     pub kid: [u8; 32],
     /// The new end, earlier than the announced one.
     pub signs_until: u64,
+}
+
+/// A public key that was made elsewhere and never signs here: tokens under it are in no log. It is
+/// listed so that what it signed before stays valid while issuing moves here. A later entry of the
+/// same realm and `kid` takes this one's place; one whose `until` is not after `at` takes it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// The realm's name.
+    pub realm: String,
+    /// The only issuer that the key may speak for (INVARIANT I3).
+    pub issuer: String,
+    /// The `kid` that tokens under it name, as its maker chose it.
+    pub kid: String,
+    /// The public JWK: the required members of RFC 7638 section 3.2 and `alg`, as compact JSON.
+    pub jwk: String,
+    /// Unix seconds at which the signer logged the fact.
+    pub at: u64,
+    /// First second in which it is no longer listed.
+    pub until: u64,
+    /// Whether the key set that everybody reads lists it, or only the cluster's own verifier.
+    pub in_discovery: bool,
 }
 
 /// Why bytes are not an entry, or a value cannot become one.

@@ -66,6 +66,11 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             .prop_map(|(kid, at, reason)| Entry::Compromise(Compromise { kid, at, reason })),
         (digest(), any::<u64>())
             .prop_map(|(kid, signs_until)| Entry::Narrowing(Narrowing { kid, signs_until })),
+        (".{0,20}", ".{0,60}", ".{1,80}", ".{0,200}", any::<(u64, u64, bool)>()).prop_map(
+            |(realm, issuer, kid, jwk, (at, until, in_discovery))| {
+                Entry::Imported(Imported { realm, issuer, kid, jwk, at, until, in_discovery })
+            }
+        ),
     ]
 }
 

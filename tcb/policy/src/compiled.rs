@@ -7,7 +7,9 @@ use aws_lc_rs::digest::{SHA256, digest};
 use chancery_token::{Algorithm, PublicKey};
 use serde_json::Value;
 
-use crate::document::{ClientDocument, Error, GrantDocument, PolicyDocument, Schedule};
+use crate::document::{
+    ClientDocument, Error, GrantDocument, KubernetesDocument, PolicyDocument, Schedule,
+};
 use crate::{Refusal, RefusalCode};
 
 /// A policy version in force.
@@ -34,6 +36,8 @@ pub struct Realm {
     pub schedule: Schedule,
     /// Version of the policy that it belongs to.
     pub policy_version: u64,
+    /// Set where it signs tokens of Kubernetes service accounts, and nothing else.
+    pub kubernetes: Option<KubernetesDocument>,
     clients: HashMap<String, Arc<Client>>,
 }
 
@@ -74,6 +78,7 @@ impl Policy {
                 rsa_bits: realm.rsa_bits,
                 schedule: realm.schedule,
                 policy_version: document.version,
+                kubernetes: realm.kubernetes,
                 clients,
             };
             realms.insert(realm.name, Arc::new(compiled));

@@ -3,7 +3,12 @@
 //! The same structures are read from the service's TOML and from the JSON document that the signer
 //! gets; the document's SHA-256 over the JSON bytes is the policy digest that stands in the log.
 
+mod kubernetes;
+
 use std::collections::HashSet;
+
+pub use kubernetes::{ImportedKeyDocument, KubernetesDocument, MAX_IMPORTED_KEYS};
+pub(crate) use kubernetes::{is_name, is_namespace};
 
 use chancery_token::{Algorithm, PublicKey};
 use serde::{Deserialize, Serialize};
@@ -88,6 +93,9 @@ pub struct RealmDocument {
     /// Who may ask.
     #[serde(default)]
     pub clients: Vec<ClientDocument>,
+    /// Makes it a realm of Kubernetes service accounts, which has no clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesDocument>,
 }
 
 fn default_rsa_bits() -> u16 {
@@ -374,8 +382,13 @@ impl RealmDocument {
             return bad(&at, format!("rsa_bits `{}` is not 2048, 3072 or 4096", self.rsa_bits));
         }
         check_schedule(&at, &self.schedule)?;
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.check(&at, self)?;
+        }
         let lanes = u64::try_from(self.algorithms.len()).unwrap_or(u64::MAX);
-        let live = self.schedule.live_keys().saturating_mul(lanes);
+        let imported = self.kubernetes.as_ref().map_or(0, |k| k.imported.len());
+        let imported = u64::try_from(imported).unwrap_or(u64::MAX);
+        let live = self.schedule.live_keys().saturating_mul(lanes).saturating_add(imported);
         if live > MAX_REALM_KEYS {
             return bad(
                 &at,

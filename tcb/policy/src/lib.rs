@@ -10,16 +10,18 @@
 //! - [`replay`]: which proofs were used already.
 //! - [`mod@decide`]: may this client have this token?
 //! - [`claims`]: the payload of a granted token.
+//! - [`kubernetes`]: may this Kubernetes service account have this token?
 
 pub mod claims;
 pub mod compiled;
 pub mod decide;
 pub mod document;
+pub mod kubernetes;
 pub mod proof;
 mod refusal;
 pub mod replay;
 
 pub use compiled::{Client, Policy, Realm};
 pub use decide::{Ask, Granted, decide};
-pub use document::{Error, PolicyDocument, RealmDocument, Rotation, Schedule};
+pub use document::{Error, KubernetesDocument, PolicyDocument, RealmDocument, Rotation, Schedule};
 pub use refusal::{Refusal, RefusalCode};

@@ -87,6 +87,14 @@ codes! {
     AlgorithmNotGranted = "algorithm_not_granted",
     /// The grant demands a token bound to a client key (`cnf`).
     ConfirmationRequired = "cnf_required",
+    /// The realm is one of Kubernetes service accounts, or not one.
+    WrongRealmKind = "wrong_realm_kind",
+    /// The claims name another issuer than the realm's.
+    WrongIssuer = "wrong_issuer",
+    /// The claims' `iat` is not the signer's time, within seconds.
+    IssuedAtNotNow = "iat_not_now",
+    /// The realm demands a claim that is not there.
+    ClaimRequired = "claim_required",
     /// No key may sign now; retry (see the service's log for the reason).
     NoActiveKey = "no_active_key",
     /// The signer does not trust its clock and signs nothing.

@@ -245,6 +245,14 @@ pub enum Proof {
         #[n(0)]
         jws: String,
     },
+    /// Claims of a Kubernetes service account's token, in a realm of that kind: no proof, so the
+    /// policy alone bounds what may be asked for. They are signed as they came.
+    #[n(2)]
+    Kubernetes {
+        /// The token's second part as the API server encoded it.
+        #[n(0)]
+        claims: String,
+    },
 }
 
 /// A batch that awaits its commit.
@@ -276,7 +284,7 @@ pub struct Decision {
     /// As it came.
     #[n(0)]
     pub context: ByteVec,
-    /// The client, once authenticated; empty before.
+    /// The client, once authenticated; empty before. `kube-apiserver` for Kubernetes claims.
     #[n(1)]
     pub client: String,
     /// One for each token asked for, or a single refusal of the whole request.
@@ -326,7 +334,7 @@ pub struct GrantedToken {
     /// Thumbprint of the key.
     #[n(6)]
     pub kid: ByteArray<32>,
-    /// `jti`.
+    /// `jti`; its address in the log but for Kubernetes claims.
     #[n(7)]
     pub jti: String,
     /// `iat`.

@@ -13,15 +13,19 @@ use chancery_entry::{Entry, TokenEntry};
 use chancery_policy::claims::{self, Stamp};
 use chancery_policy::proof::{self, Moment, Proven};
 use chancery_policy::replay::ProofId;
-use chancery_policy::{Ask, Client, Granted, Policy, Realm, Refusal, RefusalCode, decide};
+use chancery_policy::{
+    Ask, Client, Granted, Policy, Realm, Refusal, RefusalCode, decide,
+    kubernetes as service_accounts,
+};
 use chancery_signer_api::{
     Decision, GrantedToken, IssueRequest, MAX_CONTEXT_BYTES, MAX_FRAME_BYTES, MAX_TOKENS_PER_FRAME,
     Outcome, Proof,
 };
-use chancery_token::jws;
+use chancery_token::{Algorithm, jws};
 
 use crate::clock::Now;
 use crate::keys::Keys;
+use crate::kubernetes;
 use crate::log::{self, Log};
 use crate::open::Appended;
 use crate::signer::Memories;
@@ -33,13 +37,13 @@ const RANDOM_POOL_BYTES: usize = 64 * JTI_RANDOM_BYTES;
 /// What the granted tokens of one `Prepare` may add to its answer, and to that of its `Commit`, in
 /// bytes. Two open batches must fit into one frame at a hand-over, beside their entries and the
 /// key set: a batch that cannot be answered could never be committed.
-const MAX_ANSWER_BYTES: usize = MAX_FRAME_BYTES / 8 * 3;
+pub(crate) const MAX_ANSWER_BYTES: usize = MAX_FRAME_BYTES / 8 * 3;
 /// Header, `iat`, `exp`, `jti`, member names and punctuation of a token, in bytes.
-const FIXED_BYTES: usize = 512;
+pub(crate) const FIXED_BYTES: usize = 512;
 /// The longest explanation of a refusal, in bytes: it may quote what a client sent.
 const MAX_DETAIL_BYTES: usize = 512;
 /// Characters of the longest signature, ML-DSA-87's, and its dot.
-const SIGNATURE_ROOM_BYTES: usize = 6_171;
+pub(crate) const SIGNATURE_ROOM_BYTES: usize = 6_171;
 
 /// What one `Prepare` works with.
 pub(crate) struct Desk<'a> {
@@ -96,6 +100,15 @@ impl Random {
 pub(crate) fn prepare(desk: &mut Desk<'_>, request: IssueRequest) -> Result<Decision, log::Error> {
     let mut decision =
         Decision { context: request.context, client: String::new(), outcomes: Vec::new() };
+    if let Proof::Kubernetes { claims } = &request.proof {
+        kubernetes::CLIENT.clone_into(&mut decision.client);
+        let outcome = match kubernetes::decide(desk, &request.realm, claims, &decision.context) {
+            Ok((realm, approved)) => kubernetes::append(desk, &realm, claims, &approved)?,
+            Err(refusal) => refused(refusal),
+        };
+        decision.outcomes.push(outcome);
+        return Ok(decision);
+    }
     let decided = authenticate_and_decide(desk, &request.realm, request.proof, &decision.context);
     let (realm, proven, verdicts) = match decided {
         Ok(decided) => decided,
@@ -115,6 +128,28 @@ pub(crate) fn prepare(desk: &mut Desk<'_>, request: IssueRequest) -> Result<Deci
     Ok(decision)
 }
 
+impl Desk<'_> {
+    /// How many more tokens fit into the frame; nothing is decided while the clock is not trusted.
+    pub(crate) fn room(&self, context: &[u8]) -> Result<usize, Refusal> {
+        if context.len() > MAX_CONTEXT_BYTES {
+            return Err(Refusal::new(RefusalCode::MalformedRequest, "the context is too long"));
+        }
+        if let Some(off) = self.now.untrusted_by_ms {
+            return Err(Refusal::new(
+                RefusalCode::ClockUntrusted,
+                format!(
+                    "the host's clock is off by `{off}` ms; nothing is signed until it is right"
+                ),
+            ));
+        }
+        let room = MAX_TOKENS_PER_FRAME.saturating_sub(self.outcomes);
+        if room == 0 || self.bytes >= MAX_ANSWER_BYTES || self.full {
+            return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
+        }
+        Ok(room)
+    }
+}
+
 type Decided = (std::sync::Arc<Realm>, Proven, Vec<Result<Granted, Refusal>>);
 
 /// Step 2: who asks, whether the proof is new, and what the policy says to each request in it.
@@ -124,20 +159,11 @@ fn authenticate_and_decide(
     proof: Proof,
     context: &[u8],
 ) -> Result<Decided, Refusal> {
-    if context.len() > MAX_CONTEXT_BYTES {
-        return Err(Refusal::new(RefusalCode::MalformedRequest, "the context is too long"));
-    }
-    if let Some(off) = desk.now.untrusted_by_ms {
-        return Err(Refusal::new(
-            RefusalCode::ClockUntrusted,
-            format!("the host's clock is off by `{off}` ms; nothing is signed until it is right"),
-        ));
-    }
-    let room = MAX_TOKENS_PER_FRAME.saturating_sub(desk.outcomes);
-    if room == 0 || desk.bytes >= MAX_ANSWER_BYTES || desk.full {
-        return Err(Refusal::new(RefusalCode::Deferred, "the frame is full"));
-    }
+    let room = desk.room(context)?;
     let realm = desk.policy.realm(realm)?.clone();
+    if realm.kubernetes.is_some() {
+        return Err(service_accounts::wrong_kind(&realm));
+    }
     let log = desk.log.id_text().to_owned();
     let at = Moment { now: desk.now.seconds(), started_at: desk.started_at, log: &log };
     let memories = &*desk.memories;
@@ -162,6 +188,7 @@ fn authenticate_and_decide(
             (proven, vec![ask])
         }
         Proof::Signed { jws } => proof::signed_request(&realm, &jws, at, was_used)?,
+        Proof::Kubernetes { .. } => return Err(service_accounts::wrong_kind(&realm)),
     };
     let tokens = u64::try_from(asks.len()).unwrap_or(u64::MAX);
     let verdicts: Vec<_> =
@@ -192,16 +219,21 @@ fn answer_bound(realm: &Realm, client: &Client, verdicts: &[Result<Granted, Refu
     let bound = |verdict: &Result<Granted, Refusal>| match verdict {
         Err(_) => MAX_DETAIL_BYTES,
         Ok(granted) => {
-            let signature = match granted.algorithm.signature_len() {
-                Some(bytes) => bytes,
-                None => usize::from(realm.rsa_bits) / 8,
-            };
+            let signature = signature_bytes(realm, granted.algorithm);
             let raw = fixed.saturating_add(granted.payload_bound()).saturating_add(signature);
             // base64url makes four characters of three bytes.
             raw.saturating_add(raw / 3).min(jws::MAX_TOKEN_BYTES)
         }
     };
     verdicts.iter().map(bound).fold(0, usize::saturating_add)
+}
+
+/// Bytes of a signature by a key of the realm.
+pub(crate) fn signature_bytes(realm: &Realm, algorithm: Algorithm) -> usize {
+    match algorithm.signature_len() {
+        Some(bytes) => bytes,
+        None => usize::from(realm.rsa_bits) / 8,
+    }
 }
 
 /// Steps 3 and 4: the token gets its address and its leaf.
@@ -218,7 +250,7 @@ fn append(
         .lane_mut(&realm.name, granted.algorithm)
         .and_then(|lane| lane.active(now).and_then(|at| lane.keys.get_mut(at)))
     else {
-        return Ok(no_active_key(desk, realm, &granted));
+        return Ok(no_active_key(desk, realm, granted.algorithm));
     };
     let iat = now.seconds();
     let lifetime_s = granted.lifetime_s.min(key.facts.max_lifetime_s);
@@ -240,7 +272,7 @@ fn append(
     desk.log.append(&Entry::Token(entry))?;
     key.note_expiry(exp);
     let signs_until = key.facts.signs_until;
-    desk.appended.push(Appended { index, signing_input, lane, kid, signs_until });
+    desk.appended.push(Appended { index, signing_input, lane, kid, signs_until, verify: false });
     Ok(Outcome::Granted(GrantedToken {
         index,
         subject: granted.subject,
@@ -255,19 +287,19 @@ fn append(
     }))
 }
 
-fn no_active_key(desk: &mut Desk<'_>, realm: &Realm, granted: &Granted) -> Outcome {
-    let next = desk.keys.lane_mut(&realm.name, granted.algorithm).and_then(|l| l.next_start());
+pub(crate) fn no_active_key(desk: &mut Desk<'_>, realm: &Realm, algorithm: Algorithm) -> Outcome {
+    let next = desk.keys.lane_mut(&realm.name, algorithm).and_then(|l| l.next_start());
     let when = match next {
         Some(at) => format!("the next one starts at `{at}`"),
         None => "one is being made".to_owned(),
     };
     refused(Refusal::new(
         RefusalCode::NoActiveKey,
-        format!("realm `{}` has no active {} key; {when}", realm.name, granted.algorithm),
+        format!("realm `{}` has no active {algorithm} key; {when}", realm.name),
     ))
 }
 
-fn refused(refusal: Refusal) -> Outcome {
+pub(crate) fn refused(refusal: Refusal) -> Outcome {
     let mut detail = refusal.detail;
     if detail.len() > MAX_DETAIL_BYTES {
         detail.truncate(detail.floor_char_boundary(MAX_DETAIL_BYTES));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chancery_entry::{Announcement, Compromise, Entry, Narrowing, Start};
 use chancery_policy::document::MAX_LIVE_KEYS;
-use chancery_policy::{Policy, Realm, Rotation, Schedule};
+use chancery_policy::{Policy, Realm, Rotation, Schedule, kubernetes};
 use chancery_signer_api::{KeyStatus, Notice};
 use chancery_token::{Algorithm, KeyId, PublicKey, RsaBits, SigningKey, jws};
 
@@ -29,6 +29,8 @@ pub struct Key {
     pub header: String,
     /// Index of its announcement.
     pub announced_at: u64,
+    /// How much earlier than it signs its window was announced to begin, in seconds.
+    early_s: u64,
     /// Seconds for which the schedule wanted it to sign.
     scheduled_s: u64,
 }
@@ -42,6 +44,8 @@ pub struct Lane {
     algorithm: Algorithm,
     rsa_bits: u16,
     schedule: Schedule,
+    /// Its tokens are those of Kubernetes service accounts.
+    kubernetes: bool,
     /// The keys, oldest first.
     pub keys: Vec<Key>,
     facts: LaneFacts,
@@ -70,6 +74,11 @@ impl Key {
         self.private.as_ref()
     }
 
+    /// First second of the window as it is announced and published.
+    pub fn announced_nbf(&self) -> u64 {
+        self.facts.nbf.saturating_sub(self.early_s)
+    }
+
     /// Takes note of a token that the key is about to sign.
     pub fn note_expiry(&mut self, exp: u64) {
         self.facts.last_exp = Some(self.facts.last_exp.map_or(exp, |last| last.max(exp)));
@@ -90,6 +99,22 @@ impl Lane {
     /// The realm's name.
     pub fn realm(&self) -> &str {
         &self.realm
+    }
+
+    /// Whether it signs for Kubernetes service accounts; that never changes.
+    pub fn is_kubernetes(&self) -> bool {
+        self.kubernetes
+    }
+
+    /// `typ` of its tokens.
+    fn typ(&self) -> &'static str {
+        if self.kubernetes { kubernetes::TYP } else { TOKEN_TYP }
+    }
+
+    /// How much earlier than a key signs its window is announced to begin: where somebody else's
+    /// clock sets `iat`, what may be signed is a little older than the key.
+    fn early_s(&self) -> u64 {
+        if self.kubernetes { kubernetes::IAT_TOLERANCE_S } else { 0 }
     }
 
     /// When a key is next expected to sign, for the client's patience.
@@ -280,6 +305,7 @@ impl Lane {
             algorithm,
             rsa_bits: realm.rsa_bits,
             schedule: realm.schedule.clone(),
+            kubernetes: realm.kubernetes.is_some(),
             keys: Vec::new(),
             facts: LaneFacts::default(),
             closed: false,
@@ -401,7 +427,7 @@ impl Lane {
             jwk: announced_jwk(&public),
             kid: *public.kid().as_bytes(),
             algorithm: self.algorithm.as_str().to_owned(),
-            nbf,
+            nbf: nbf.saturating_sub(self.early_s()),
             signs_until,
             max_lifetime_s,
             start,
@@ -419,10 +445,11 @@ impl Lane {
                 lead_s: self.schedule.publish_lead_s,
                 compromised: false,
             },
-            header: jws::encode_header(self.algorithm, TOKEN_TYP, &public.kid()),
+            header: jws::encode_header(self.algorithm, self.typ(), &public.kid()),
             private: Some(private),
             public,
             announced_at,
+            early_s: self.early_s(),
             // The first window may have to reach further than the schedule, to its successor.
             scheduled_s: match self.schedule.rotation {
                 Rotation::Automatic => signs_until.saturating_sub(nbf),
@@ -514,7 +541,7 @@ impl Lane {
 
 /// The required members of RFC 7638 section 3.2 and `alg`: without it an RSA key would not say what it
 /// is for (INVARIANT I3).
-fn announced_jwk(public: &PublicKey) -> String {
+pub(crate) fn announced_jwk(public: &PublicKey) -> String {
     let mut jwk = public.jwk();
     jwk.remove("use");
     jwk.remove("kid");

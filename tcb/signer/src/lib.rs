@@ -6,8 +6,10 @@
 //! [`serve`] is the event loop around it, [`sandbox`] what the process gives up before it starts.
 
 pub mod clock;
+mod imports;
 pub mod issue;
 mod keys;
+mod kubernetes;
 pub mod lifecycle;
 mod log;
 mod open;

@@ -87,7 +87,7 @@ fn members(keys: &Keys, log: &str, now_s: u64) -> Vec<jwks::Member> {
                 key: key.public.clone(),
                 issuer: Some(lane.issuer.clone()),
                 window: Some(jwks::Window {
-                    nbf: key.facts.nbf,
+                    nbf: key.announced_nbf(),
                     signs_until: key.facts.signs_until,
                 }),
                 exp: Some(leaves_at),

@@ -16,6 +16,7 @@ use chancery_tlog::{Checkpoint, LogId, empty_root};
 
 use crate::SOFTWARE;
 use crate::clock::{Clock, Now, Watch};
+use crate::imports::{self, Imports};
 use crate::issue::{self, Desk};
 use crate::keys::Keys;
 use crate::log::{self, Log};
@@ -46,6 +47,7 @@ pub struct Signer<C> {
     phase: Phase,
     log: Log,
     keys: Keys,
+    imports: Imports,
     publisher: KeySetPublisher,
     policy: Option<Policy>,
     /// Accepted, its entry not yet in a batch.
@@ -121,6 +123,7 @@ impl<C: Clock> Signer<C> {
             phase: Phase::Hello,
             log: Log::new()?,
             keys: Keys::new()?,
+            imports: Imports::default(),
             publisher: KeySetPublisher::default(),
             policy: None,
             next_policy: None,
@@ -317,11 +320,16 @@ impl<C: Clock> Signer<C> {
                 .compromise(*key.kid, &key.reason, false, now, &mut self.log)
                 .map_err(internal)?;
         }
-        self.keys.follow(&policy, now, &mut self.log).map_err(internal)?;
+        self.follow(&policy, now).map_err(internal)?;
         self.keys.sweep(now, &mut self.log, &mut self.notices).map_err(internal)?;
         self.policy = Some(policy);
         self.phase = Phase::Serving;
         self.close_batch(Vec::new(), Vec::new(), None, now)
+    }
+
+    fn follow(&mut self, policy: &Policy, now: Now) -> Result<(), log::Error> {
+        self.keys.follow(policy, now, &mut self.log)?;
+        self.imports.follow(policy, now.seconds(), &mut self.log)
     }
 
     fn append_policy(&mut self, policy: &Policy) -> Result<(), log::Error> {
@@ -435,7 +443,7 @@ impl<C: Clock> Signer<C> {
         self.committed = (open.size, open.root.0);
         self.keys.committed(open.size, now);
         if let Some(policy) = open.policy.take() {
-            self.keys.follow(&policy, now, &mut self.log).map_err(internal)?;
+            self.follow(&policy, now).map_err(internal)?;
             self.policy = Some(policy);
         }
         let released = open.release(&self.keys);
@@ -467,6 +475,7 @@ impl<C: Clock> Signer<C> {
             check_succession(earlier, &policy)?;
         }
         self.check_issuers(&policy)?;
+        imports::check(&policy, &self.keys).map_err(|e| fault(FaultCode::Policy, e))?;
         let (version, digest) = (policy.version(), policy.digest().into());
         self.next_policy = Some(policy);
         Ok(Response::PolicyLoaded(PolicyLoaded { version, digest }))
@@ -479,6 +488,9 @@ impl<C: Clock> Signer<C> {
             let realm = policy.realm(lane.realm()).ok();
             if realm.is_some_and(|r| r.issuer != lane.issuer) {
                 return Err(issuer_changed(lane.realm()));
+            }
+            if realm.is_some_and(|r| r.kubernetes.is_some() != lane.is_kubernetes()) {
+                return Err(kind_changed(lane.realm()));
             }
         }
         Ok(())
@@ -562,8 +574,19 @@ fn check_succession(current: &Policy, next: &Policy) -> Result<(), Fault> {
         if before.is_some_and(|b| b.issuer != realm.issuer) {
             return Err(issuer_changed(&realm.name));
         }
+        if before.is_some_and(|b| b.kubernetes.is_some() != realm.kubernetes.is_some()) {
+            return Err(kind_changed(&realm.name));
+        }
     }
     Ok(())
+}
+
+fn kind_changed(realm: &str) -> Fault {
+    let detail = format!(
+        "realm `{realm}` cannot become or cease to be one of Kubernetes while its keys live; use a \
+         new realm"
+    );
+    fault(FaultCode::Policy, detail)
 }
 
 fn issuer_changed(realm: &str) -> Fault {

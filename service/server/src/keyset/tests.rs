@@ -14,6 +14,7 @@ fn realm(name: &str, publish_lead_s: u64) -> RealmDocument {
         issuer: format!("https://test.example/{name}"),
         algorithms: vec![Algorithm::Ed25519],
         rsa_bits: 2048,
+        kubernetes: None,
         schedule: Schedule { publish_lead_s, ..Schedule::default() },
         clients: vec![],
     }

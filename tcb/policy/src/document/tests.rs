@@ -17,6 +17,7 @@ pub(crate) fn sample_with(jwk: Map<String, Value>) -> PolicyDocument {
             issuer: "https://issuer.example/consumers".into(),
             algorithms: vec![Algorithm::Es256, Algorithm::Ed25519],
             rsa_bits: 2048,
+            kubernetes: None,
             schedule: Schedule::default(),
             clients: vec![ClientDocument {
                 id: "shop".into(),

@@ -20,6 +20,7 @@ fn realm(schedule: Schedule) -> RealmDocument {
         issuer: "https://issuer.example/r".into(),
         algorithms: vec![chancery_token::Algorithm::Ed25519],
         rsa_bits: 2048,
+        kubernetes: None,
         schedule,
         clients: Vec::new(),
     }

@@ -10,6 +10,7 @@
 
 mod hostile_service;
 mod keys_and_policy;
+mod kubernetes;
 mod process;
 mod proofs;
 mod support;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 fn jws_of(request: &IssueRequest) -> String {
     match &request.proof {
         Proof::Signed { jws } | Proof::Assertion { jws, .. } => jws.clone(),
+        Proof::Kubernetes { .. } => panic!("no JWS"),
     }
 }
 

@@ -120,6 +120,7 @@ pub fn policy(version: u64, algorithms: &[Algorithm], clients: &[&Client]) -> Po
             issuer: ISSUER.into(),
             algorithms: algorithms.to_vec(),
             rsa_bits: 2048,
+            kubernetes: None,
             schedule: Schedule::default(),
             clients: clients.iter().map(|c| c.document()).collect(),
         }],

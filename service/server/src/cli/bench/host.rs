@@ -112,6 +112,7 @@ impl Host {
             issuer: issuer.clone(),
             algorithms: vec![setup.algorithm],
             rsa_bits: 2048,
+            kubernetes: None,
             schedule: setup.schedule,
             clients: setup.clients,
         };

@@ -72,7 +72,7 @@ impl Story {
                 }
             }
             Entry::Compromise(_) => self.compromised = self.compromised.saturating_add(1),
-            Entry::Genesis(_) | Entry::Policy(_) => {}
+            Entry::Genesis(_) | Entry::Policy(_) | Entry::Imported(_) => {}
         }
         Ok(())
     }

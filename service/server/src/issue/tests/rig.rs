@@ -262,7 +262,9 @@ impl FakeSigner {
         let batch = self.log.batch(from, self.prepared);
         let names = prepare.requests.iter().map(|r| match &r.proof {
             Proof::Signed { jws } => jws.split(' ').next().unwrap().to_owned(),
-            Proof::Assertion { .. } => panic!("the tests send signed requests"),
+            Proof::Assertion { .. } | Proof::Kubernetes { .. } => {
+                panic!("the tests send signed requests")
+            }
         });
         self.tokens.push_back(names.map(|n| Some(format!("token of request {n}"))).collect());
         Prepared {

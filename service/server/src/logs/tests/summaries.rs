@@ -268,6 +268,7 @@ fn realms() -> Vec<chancery_policy::RealmDocument> {
         issuer: "https://test.example/r".into(),
         algorithms: vec![Algorithm::Ed25519],
         rsa_bits: 2048,
+        kubernetes: None,
         schedule: chancery_policy::Schedule::default(),
         clients: vec![],
     }]
