@@ -10,6 +10,7 @@ use chancery_token::Algorithm;
 use chancery_token::client::ClientKey;
 use serde::Deserialize;
 
+use crate::kubernetes::Settings;
 use crate::listen::Network;
 use crate::store::Location;
 
@@ -50,6 +51,9 @@ pub struct Config {
     /// How the log of the service itself looks.
     #[serde(default)]
     pub logging: Logging,
+    /// The socket for kube-apiserver.
+    #[serde(default)]
+    pub kubernetes: Option<Settings>,
     /// The realms.
     pub realms: Vec<RealmDocument>,
     /// Made up by development mode, not read from a file.
@@ -228,6 +232,9 @@ impl Config {
             return Err(ConfigError::Value("unverified_per_s must be at least 1".into()));
         }
         self.storage.location(Path::new(""))?;
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.check(&self.realms).map_err(ConfigError::Value)?;
+        }
         self.policy(1).check().map_err(|e| ConfigError::Value(e.to_string()))
     }
 
@@ -266,7 +273,9 @@ impl Config {
         }
         for realm in &self.realms {
             let expected = format!("{}/{}", self.base_url, realm.name);
-            if realm.issuer != expected {
+            // The API server serves the discovery documents of its realm, and is its only client.
+            let cluster = realm.kubernetes.is_some();
+            if realm.issuer != expected && !cluster {
                 warnings.push(format!(
                     "realm `{}`: issuer `{}` is not `{expected}`; its discovery documents must be \
                      served under the issuer's URL by other means",
@@ -276,7 +285,7 @@ impl Config {
             if realm.issuer.starts_with("http://") && !self.development {
                 warnings.push(format!("realm `{}`: the issuer is not https", realm.name));
             }
-            if realm.clients.is_empty() {
+            if realm.clients.is_empty() && !cluster {
                 warnings.push(format!("realm `{}` has no clients", realm.name));
             }
         }
@@ -320,6 +329,7 @@ impl Config {
             wal_segment_mib: 16,
             storage: Storage::default(),
             logging: Logging::default(),
+            kubernetes: None,
             realms,
             development: true,
         };

@@ -19,6 +19,12 @@ pub struct Served {
     pub etag: String,
     /// `max-age`, seconds.
     pub max_age_s: u64,
+    /// What the set lists.
+    pub members: Vec<jwks::Member>,
+    /// Imported keys that it does not list.
+    pub excluded: Vec<jwks::Member>,
+    /// Whether the set lists a key that was made here.
+    pub has_own: bool,
 }
 
 /// All realms' key sets.
@@ -61,6 +67,8 @@ struct Realm {
     issuer: String,
     max_age_s: u64,
     skew_s: u64,
+    /// Keys that were made elsewhere, and whether the set lists them.
+    imported: Vec<(jwks::Member, bool)>,
     /// Gone from the policy; its set is served until its last key has left.
     removed: bool,
 }
@@ -86,6 +94,7 @@ impl KeySets {
                 issuer: r.issuer.clone(),
                 max_age_s: r.schedule.key_set_max_age_s(),
                 skew_s: r.schedule.skew_s,
+                imported: imported_by(r),
                 removed: false,
             })
             .collect();
@@ -104,7 +113,7 @@ impl KeySets {
         let realms: Vec<String> =
             self.state().realms.iter().filter(|r| !r.removed).map(|r| r.name.clone()).collect();
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
-        realms.iter().all(|name| served.get(name).is_some_and(|s| s.json.len() > EMPTY_SET_BYTES))
+        realms.iter().all(|name| served.get(name).is_some_and(|s| s.has_own))
     }
 
     /// Takes the new part of the living signer, whose log this is. A log that was read at start is
@@ -188,6 +197,17 @@ impl KeySets {
             if realm.removed && members.is_empty() {
                 continue;
             }
+            let has_own = !members.is_empty();
+            let mut excluded = Vec::new();
+            for (member, in_discovery) in &realm.imported {
+                let fell = state.compromised.contains(member.key.kid().as_bytes());
+                let left = member.exp.is_some_and(|exp| exp <= now);
+                if fell || left || realm.removed || members.iter().any(|m| m.kid == member.kid) {
+                    continue;
+                }
+                next_change = next_change.min(member.exp.unwrap_or(u64::MAX));
+                if *in_discovery { &mut members } else { &mut excluded }.push(member.clone());
+            }
             let json = jwks::to_json(&members);
             let hash = chancery_entry::sha256(json.as_bytes());
             let tag = b64::encode(hash.get(..12).unwrap_or_default());
@@ -195,6 +215,9 @@ impl KeySets {
                 json: json.into(),
                 etag: format!("\"{tag}\""),
                 max_age_s: realm.max_age_s,
+                members,
+                excluded,
+                has_own,
             };
             sets.insert(realm.name.clone(), Arc::new(served));
         }
@@ -204,8 +227,23 @@ impl KeySets {
     }
 }
 
-/// `{"keys":[]}`
-const EMPTY_SET_BYTES: usize = 11;
+/// Keys that were made elsewhere, as the realm's policy lists them: they have no window, and no log
+/// announced them.
+fn imported_by(realm: &RealmDocument) -> Vec<(jwks::Member, bool)> {
+    let keys = realm.kubernetes.iter().flat_map(|kubernetes| &kubernetes.imported);
+    let member = |key: &chancery_policy::document::ImportedKeyDocument| {
+        // A policy is checked before it comes here.
+        let public = chancery_token::PublicKey::from_jwk(&key.jwk).ok()?;
+        let member = jwks::Member {
+            kid: key.kid.clone(),
+            issuer: Some(realm.issuer.clone()),
+            exp: Some(key.until),
+            ..jwks::Member::new(public)
+        };
+        Some((member, key.in_discovery))
+    };
+    keys.filter_map(member).collect()
+}
 
 /// Beyond the largest skew that a policy may state in practice: a dead log's keys are looked at
 /// until then.

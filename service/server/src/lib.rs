@@ -12,6 +12,7 @@ pub mod http;
 pub mod issue;
 pub mod journal;
 pub mod keyset;
+pub mod kubernetes;
 pub mod ledger;
 pub mod link;
 pub mod listen;

@@ -41,7 +41,7 @@ pub use error::ListenError;
 pub use forwarded::{MAX_FORWARDED_HOPS, Network, client_address};
 pub use request_id::{REQUEST_ID, RequestId};
 use socket::Stream;
-pub use socket::{LOCAL_PEER, Socket, bind, bind_local};
+pub use socket::{LOCAL_PEER, LocalPeers, Socket, bind, bind_local};
 pub use tls::{MAX_PEM_BYTES, Tls, TlsOptions};
 
 /// Default of [`Limits::max_connections`]. With a header buffer and HTTP/2 windows each, this

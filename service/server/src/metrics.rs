@@ -1,5 +1,7 @@
 //! Metrics for Prometheus.
 
+mod kubernetes;
+
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::issue::Verdict;
+
+pub use kubernetes::KubernetesMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RealmLabel {
@@ -36,6 +40,8 @@ type GaugeF64 = Gauge<f64, AtomicU64>;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Of the Kubernetes socket.
+    pub kubernetes: KubernetesMetrics,
     tokens: Family<RealmLabel, Counter>,
     refusals: Family<CodeLabel, Counter>,
     notices: Family<CodeLabel, Counter>,
@@ -68,6 +74,7 @@ impl Metrics {
         let buckets = [5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0, 3.0];
         let mut metrics = Self {
             registry: Registry::with_prefix("chancery"),
+            kubernetes: KubernetesMetrics::new(),
             tokens: Family::default(),
             refusals: Family::default(),
             notices: Family::default(),
@@ -91,6 +98,7 @@ impl Metrics {
 
     fn register(&mut self) {
         let r = &mut self.registry;
+        self.kubernetes.register(r);
         r.register("tokens_released", "Tokens released", self.tokens.clone());
         r.register("refusals", "Requests refused, by reason code", self.refusals.clone());
         r.register("signer_notices", "Loud notices of the signer", self.notices.clone());

@@ -16,7 +16,7 @@ use crate::folder::{DataFolder, Paths};
 use crate::listen::{self, ListenOptions, Tls, TlsOptions};
 use crate::service::{Service, SignerAt};
 use crate::store::Store;
-use crate::{control, http};
+use crate::{control, http, kubernetes};
 
 /// After the listeners drained, open batches get this long.
 const FINISH_WITHIN: Duration = Duration::from_secs(15);
@@ -44,6 +44,9 @@ pub struct ServeArgs {
     /// The user id that the signer runs under, where it is not the service's own
     #[arg(long, requires = "signer")]
     signer_uid: Option<u32>,
+    /// Answer kube-apiserver on this Unix socket (docs/kubernetes.md)
+    #[arg(long, value_name = "PATH")]
+    kubernetes_socket: Option<PathBuf>,
 }
 
 fn parse_signer(text: &str) -> Result<PathBuf, String> {
@@ -75,7 +78,11 @@ fn prepare(args: &ServeArgs) -> anyhow::Result<(Config, DataFolder)> {
             anyhow::bail!("development mode listens on loopback only; write a --config file");
         }
         let admin = args.admin.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8421)));
-        let config = Config::development(listen, admin, data, &folder.paths().demo_key())?;
+        let mut config = Config::development(listen, admin, data, &folder.paths().demo_key())?;
+        if let Some(socket) = &args.kubernetes_socket {
+            config.realms.push(kubernetes::development_realm());
+            kubernetes::serve_on(&mut config, socket)?;
+        }
         return Ok((config, folder));
     };
     let mut config = Config::load(file)?;
@@ -84,6 +91,9 @@ fn prepare(args: &ServeArgs) -> anyhow::Result<(Config, DataFolder)> {
     }
     config.listen = args.listen.unwrap_or(config.listen);
     config.admin_listen = args.admin.unwrap_or(config.admin_listen);
+    if let Some(socket) = &args.kubernetes_socket {
+        kubernetes::serve_on(&mut config, socket)?;
+    }
     let folder = DataFolder::open(&config.data)?;
     Ok((config, folder))
 }
@@ -129,6 +139,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     // Bound first: an address in use is found before anything is started.
     let public = listen::bind(config.listen)?;
     let admin = listen::bind(config.admin_listen)?;
+    let cluster = config.kubernetes.as_ref().map(kubernetes::bind).transpose()?.flatten();
     let store = Store::open(&config.storage.location(&paths.store())?).await?;
     let signer_at = match args.signer {
         None => SignerAt::Own,
@@ -148,6 +159,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
             result
         })?
     };
+    let cluster = kubernetes::start(cluster, service.clone(), until(stopped.clone()));
     tokio::spawn(publish(service.clone(), stop.clone()));
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
     tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
@@ -166,6 +178,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     if drained.cut > 0 {
         tracing::warn!("{} connections were cut off", drained.cut);
     }
+    let _ = cluster.await;
     admin_task.abort();
     service.issuer.stop();
     let finished = tokio::task::spawn_blocking(move || supervisor.join());

@@ -134,6 +134,9 @@ fn unknown_keys_are_refused_with_a_hint_and_every_known_one_is_documented() {
         file().replacen("skew_s", "lisen = 1\nskew_s", 1),
         file().replacen("replay_capacity", "lisen = 1\nreplay_capacity", 1),
         file().replacen("max_audiences", "lisen = 1\nmax_audiences", 1),
+        format!("{}[kubernetes]\nlisen = 1\n", file()),
+        format!("{}[realms.kubernetes]\nlisen = 1\n", file()),
+        format!("{}[[realms.kubernetes.imported]]\nlisen = 1\n", file()),
     ];
     for table in tables {
         let error = refusal(&table);
@@ -227,6 +230,48 @@ fn every_bound_is_kept() {
         let text = format!("trusted_proxies = [{proxies}]\n{}", file());
         assert!(refusal(&text).contains("trusted_proxies"), "{proxies}");
     }
+}
+
+/// The sample for Kubernetes with one line replaced.
+fn cluster(from: &str, to: &str) -> String {
+    let samples = samples();
+    let sample = samples.iter().find(|s| s.contains("[kubernetes]")).unwrap();
+    assert!(sample.contains(from), "{from}");
+    sample.replacen(from, to, 1)
+}
+
+#[test]
+fn what_would_end_an_api_server_is_found_in_the_file() {
+    let cases = [
+        ("realm = \"cluster\"", "realm = \"other\"", "not one of the realms"),
+        ("max_lifetime_s = 86400", "max_lifetime_s = 599", "kube-apiserver would exit"),
+        ("allowed_uids = [0]", "refresh_hint_s = 151", "half of the realm's publish_lead_s, 150"),
+        ("allowed_uids = [0]", "refresh_hint_s = 0", "refresh_hint_s `0`"),
+        ("allowed_uids = [0]", "allowed_uids = []", "nobody"),
+        ("allowed_uids = [0]", "answer_within_ms = 0", "answer_within_ms"),
+        ("allowed_uids = [0]", "answer_within_ms = 15001", "15000"),
+        ("socket_mode = 0o660", "socket_mode = 0o60", "`0o60`"),
+        ("socket_mode = 0o660", "socket_mode = 0o1600", "`0o1600`"),
+        ("[\"ES256\"]", "[\"Ed25519\"]", "RS256, ES256 and ES384"),
+        ("\"default:web\"", "\"default:w*\"", "alone in the place"),
+        ("until = 1830297600", "until = -1", "until"),
+    ];
+    for (from, to, expected) in cases {
+        let error = refusal(&cluster(from, to));
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+    let other = file() + "[kubernetes]\nrealm = \"main\"\n";
+    assert!(refusal(&other).contains("[realms.kubernetes]"));
+    let settings = |from, to| Config::parse(&cluster(from, to)).unwrap().kubernetes.unwrap();
+    let same = ("publish_lead_s = 300", "publish_lead_s = 300");
+    assert_eq!(settings(same.0, same.1).refresh_hint(300), 30);
+    assert_eq!(settings(same.0, same.1).refresh_hint(8), 2);
+    assert_eq!(settings(same.0, same.1).refresh_hint(2), 1);
+    let stated = settings("allowed_uids = [0]", "refresh_hint_s = 100");
+    assert_eq!((stated.refresh_hint(300), stated.refresh_hint(20)), (100, 10));
+    assert_eq!(stated.answer_within_ms, 2_000);
+    assert_eq!(stated.peers().last(), Some(&0));
+    assert_eq!((stated.socket_mode, Settings::of("x").socket_mode), (0o660, 0o600));
 }
 
 #[test]

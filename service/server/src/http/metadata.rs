@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chancery_policy::RealmDocument;
 use chancery_token::Algorithm;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{App, errors};
 
@@ -20,6 +21,9 @@ pub async fn of_realm(State(app): State<App>, Path(realm): Path<String>) -> Resp
     };
     let base = &app.service.config.base_url;
     let algorithms: Vec<&str> = Algorithm::ALL.iter().map(|a| a.as_str()).collect();
+    if document.kubernetes.is_some() {
+        return cached(Json(of_cluster(document, base)).into_response(), METADATA_MAX_AGE_S);
+    }
     let body = json!({
         "issuer": document.issuer,
         "token_endpoint": format!("{base}/{realm}/token"),
@@ -35,6 +39,18 @@ pub async fn of_realm(State(app): State<App>, Path(realm): Path<String>) -> Resp
         "chancery_signers_uri": format!("{base}/signers"),
     });
     cached(Json(body).into_response(), METADATA_MAX_AGE_S)
+}
+
+/// What the API server itself publishes of such a realm: no client asks for tokens here.
+fn of_cluster(document: &RealmDocument, base: &str) -> Value {
+    json!({
+        "issuer": document.issuer,
+        "jwks_uri": format!("{base}/{}/jwks.json", document.name),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": document.algorithms,
+        "chancery_signers_uri": format!("{base}/signers"),
+    })
 }
 
 /// A realm's key set, with ETag and CORS: browsers validate tokens too.

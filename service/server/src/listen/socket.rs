@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use super::{BACKLOG, ListenError};
@@ -19,6 +20,32 @@ pub enum Socket {
     Tcp(TcpListener),
     /// This machine.
     Unix(UnixListener),
+    /// Some users of this machine.
+    Guarded(UnixListener, LocalPeers),
+}
+
+/// The users whose processes may connect: the kernel's word (`SO_PEERCRED`), beside the mode of the
+/// socket's file.
+#[derive(Clone, Debug)]
+pub struct LocalPeers {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Counts connections of others.
+    pub refused: Counter,
+}
+
+impl LocalPeers {
+    fn admits(&self, stream: &UnixStream) -> bool {
+        let uid = stream.peer_cred().map(|peer| peer.uid());
+        if uid.as_ref().is_ok_and(|uid| self.uids.contains(uid)) {
+            return true;
+        }
+        // Said once; then the counter tells, so that nobody can fill the disk with this line.
+        if self.refused.inc() == 0 {
+            tracing::warn!(?uid, "a user who may not connect tried to; see the metrics for more");
+        }
+        false
+    }
 }
 
 impl From<TcpListener> for Socket {
@@ -53,6 +80,12 @@ impl Socket {
                 let (stream, _) = listener.accept().await?;
                 Ok((Stream::Unix(stream), LOCAL_PEER))
             }
+            Self::Guarded(listener, peers) => loop {
+                let (stream, _) = listener.accept().await?;
+                if peers.admits(&stream) {
+                    return Ok((Stream::Unix(stream), LOCAL_PEER));
+                }
+            },
         }
     }
 }
