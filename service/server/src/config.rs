@@ -10,6 +10,7 @@ use chancery_token::Algorithm;
 use chancery_token::client::ClientKey;
 use serde::Deserialize;
 
+use crate::directory::DirectorySettings;
 use crate::kubernetes::Settings;
 use crate::listen::Network;
 use crate::store::Location;
@@ -48,6 +49,9 @@ pub struct Config {
     /// Where the logs are kept, and when they are durable.
     #[serde(default)]
     pub storage: Storage,
+    /// The directory log, which names all signers' logs.
+    #[serde(default)]
+    pub directory: DirectorySettings,
     /// How the log of the service itself looks.
     #[serde(default)]
     pub logging: Logging,
@@ -235,6 +239,7 @@ impl Config {
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.check(&self.realms).map_err(ConfigError::Value)?;
         }
+        self.directory.check().map_err(ConfigError::Value)?;
         self.policy(1).check().map_err(|e| ConfigError::Value(e.to_string()))
     }
 
@@ -243,6 +248,13 @@ impl Config {
     pub fn log_prefix(&self) -> String {
         let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, r)| r);
         format!("{rest}/log")
+    }
+
+    /// What a new directory is called where `directory.origin` does not say: the public URL's part.
+    #[must_use]
+    pub fn default_directory(&self) -> String {
+        let rest = self.base_url.split_once("://").map_or(self.base_url.as_str(), |(_, r)| r);
+        format!("{rest}/directory")
     }
 
     /// The policy that this configuration means, as one version.
@@ -328,6 +340,7 @@ impl Config {
             unverified_per_s: default_unverified(),
             wal_segment_mib: 16,
             storage: Storage::default(),
+            directory: DirectorySettings::default(),
             logging: Logging::default(),
             kubernetes: None,
             realms,

@@ -79,6 +79,16 @@ impl Paths {
         self.0.join("summary.key")
     }
 
+    /// The directory's key, and what is remembered of the directory.
+    #[must_use]
+    pub fn directory(&self) -> crate::directory::Files {
+        crate::directory::Files {
+            key: self.0.join("directory.key"),
+            seen: self.0.join("directory.seen"),
+            state: self.0.join("directory.state"),
+        }
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

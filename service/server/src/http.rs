@@ -1,6 +1,7 @@
 //! The public paths, and the admin ones. Nothing here changes anything but by issuing a token;
 //! changes go over the control socket.
 
+mod directory;
 mod errors;
 mod logs;
 mod metadata;
@@ -54,6 +55,10 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/log/{log}/proof/{index}", get(logs::proof))
         .route("/log/{log}/keys.jwt", get(logs::keys_jwt))
         .route("/log/{log}/vkey", get(logs::vkey))
+        .route("/directory/checkpoint", get(directory::checkpoint))
+        .route("/directory/tile/{*path}", get(directory::tile))
+        .route("/directory/vkey", get(directory::vkey))
+        .route("/directory/index.json", get(directory::index))
         .route("/signers", get(metadata::signers))
         .layer(map_response(|response| async { errors::as_problem(response) }))
         .merge(issuing)

@@ -100,9 +100,12 @@ impl LogError {
 pub struct Log {
     id: LogId,
     id_text: String,
+    /// Where it lies in the store.
+    prefix: String,
     vkey: VerifierKey,
     store: Store,
-    /// Whether all entries were read: a log that is only served needs no ledger.
+    /// Whether all entries were read: a log that is only served needs no ledger, and the directory,
+    /// whose entries are of other kinds, has none.
     has_ledger: bool,
     tail: RwLock<Tail>,
     publishing: tokio::sync::Mutex<Published>,
@@ -138,6 +141,17 @@ impl Log {
     /// A log that has no entries yet.
     #[must_use]
     pub fn empty(store: Store, id: LogId, vkey: VerifierKey) -> Self {
+        let prefix = format!("log/{id}");
+        Self::empty_at(store, id, id.to_string(), prefix, vkey)
+    }
+
+    fn empty_at(
+        store: Store,
+        id: LogId,
+        id_text: String,
+        prefix: String,
+        vkey: VerifierKey,
+    ) -> Self {
         let tail = Tail {
             builder: TileBuilder::new(),
             checkpoint: Arc::from(""),
@@ -150,13 +164,14 @@ impl Log {
         };
         Self {
             id,
-            id_text: id.to_string(),
+            id_text,
             vkey,
             store,
             has_ledger: true,
             tail: RwLock::new(tail),
-            publishing: tokio::sync::Mutex::new(Published::nothing(&id.to_string())),
+            publishing: tokio::sync::Mutex::new(Published::nothing(&prefix)),
             summaries: None,
+            prefix,
         }
     }
 
@@ -184,8 +199,32 @@ impl Log {
         };
         let damaged = |what: String| LogError::Damaged { log: text.clone(), what };
         let vkey = parse_vkey(&vkey, id).map_err(damaged)?;
-        let mut log = Self::empty(store, id, vkey).with_summaries(summaries.cloned());
-        let mut published = Published::nothing(&text);
+        let log = Self::empty(store, id, vkey).with_summaries(summaries.cloned());
+        log.opened(with_ledger).await
+    }
+
+    /// Opens the directory log with this key from the store, at its published checkpoint.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`] or [`LogError::Store`].
+    pub async fn open_directory(store: Store, vkey: VerifierKey) -> Result<Self, LogError> {
+        let name = "directory".to_owned();
+        let public: Result<[u8; 32], _> = vkey.public_key().try_into();
+        let no_key = |_| {
+            let what = "its key is not an Ed25519 key".to_owned();
+            LogError::Damaged { log: name.clone(), what }
+        };
+        let id = LogId::of(&public.map_err(no_key)?);
+        let log = Self::empty_at(store, id, name.clone(), name.clone(), vkey);
+        Self { has_ledger: false, ..log }.opened(false).await
+    }
+
+    /// The log as it is published.
+    async fn opened(self, with_ledger: bool) -> Result<Self, LogError> {
+        let mut log = self;
+        let text = log.id_text.clone();
+        let damaged = |what: String| LogError::Damaged { log: text.clone(), what };
+        let mut published = Published::nothing(&log.prefix);
         let note = match published.checkpoint.read(&log.store).await {
             // Named, but nothing was published yet: the write-ahead log has the rest.
             Err(StoreError::Missing(_)) => return Ok(log),
@@ -309,7 +348,8 @@ impl Log {
         })?;
         let known = usize::try_from(known).unwrap_or(usize::MAX);
         let fresh = batch.entries.get(known..).unwrap_or_default();
-        let extension = Extension::of(&tail, fresh, &batch.checkpoint).map_err(wrong)?;
+        let extension = Extension::of(&tail, fresh, &batch.checkpoint, self.has_ledger);
+        let extension = extension.map_err(wrong)?;
         // A batch that ends before the log does is an old record; its root is not at hand.
         if checkpoint.size >= tail.size && checkpoint.root != extension.builder.root() {
             return Err(wrong(format!(
@@ -425,6 +465,35 @@ impl Log {
         Ok(proof.encode())
     }
 
+    /// The hashes that prove the entry at `index` in the tree of `size` entries.
+    ///
+    /// # Errors
+    /// [`LogError::NotThere`] beyond that size or the log's end, [`LogError::Store`],
+    /// [`LogError::Damaged`].
+    pub async fn inclusion(&self, index: u64, size: u64) -> Result<Vec<Hash>, LogError> {
+        if index >= size || size > self.size() {
+            return Err(LogError::NotThere(format!("entry {index} of {size}")));
+        }
+        self.with_tiles(size, |tiles| chancery_tlog::inclusion_proof(tiles, index, size)).await
+    }
+
+    /// The hashes that prove that the tree of `new` entries extends that of `old`.
+    ///
+    /// # Errors
+    /// As [`Log::inclusion`].
+    pub async fn consistency(&self, old: u64, new: u64) -> Result<Vec<Hash>, LogError> {
+        if old > new || new > self.size() {
+            return Err(LogError::NotThere(format!("a tree of {new} entries after one of {old}")));
+        }
+        self.with_tiles(new, |tiles| chancery_tlog::consistency_proof(tiles, old, new)).await
+    }
+
+    /// Number of committed entries.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        read(&self.tail).size
+    }
+
     /// Runs a computation over tiles, fetching each tile that it turns out to need.
     async fn with_tiles<T>(
         &self,
@@ -458,7 +527,7 @@ impl Log {
     }
 
     async fn get_object(&self, path: &str) -> Result<Bytes, LogError> {
-        Ok(self.store.get(&format!("log/{}/{path}", self.id_text)).await?)
+        Ok(self.store.get(&self.path_of(path)).await?)
     }
 
     fn damaged(&self, what: String) -> LogError {
@@ -474,8 +543,8 @@ pub struct Extension {
     builder: TileBuilder,
     /// Full tiles that come with it.
     tiles: Vec<(TileId, Vec<u8>)>,
-    /// The entries that are new, decoded, and each with its length as in a bundle.
-    entries: Vec<(Entry, Vec<u8>)>,
+    /// The entries that are new, decoded for the ledger, and each with its length as in a bundle.
+    entries: Vec<(Option<Entry>, Vec<u8>)>,
     checkpoint: Arc<str>,
 }
 
@@ -490,12 +559,18 @@ impl Extension {
         self.entries.iter().map(|(_, bundled)| bundled.as_slice())
     }
 
-    fn of(tail: &Tail, fresh: &[Vec<u8>], checkpoint: &str) -> Result<Self, String> {
+    fn of(
+        tail: &Tail,
+        fresh: &[Vec<u8>],
+        checkpoint: &str,
+        with_ledger: bool,
+    ) -> Result<Self, String> {
         let mut builder = tail.builder.clone();
         let mut tiles = Vec::new();
         let mut entries = Vec::with_capacity(fresh.len());
         for (index, bytes) in (tail.size..).zip(fresh) {
-            let entry = Entry::decode(bytes).map_err(|e| format!("entry {index}: {e}"))?;
+            let entry = with_ledger.then(|| Entry::decode(bytes)).transpose();
+            let entry = entry.map_err(|e| format!("entry {index}: {e}"))?;
             let mut bundled = Vec::with_capacity(bytes.len().saturating_add(2));
             encode_entry(&mut bundled, bytes).map_err(|e| format!("entry {index}: {e}"))?;
             tiles.extend(builder.append(leaf_hash(bytes)));
@@ -517,7 +592,9 @@ impl Tail {
         for (entry, bundled) in extension.entries {
             self.bundle.extend_from_slice(&bundled);
             self.bundle_ends.push(self.bundle.len());
-            self.ledger.apply(self.size, entry);
+            if let Some(entry) = entry {
+                self.ledger.apply(self.size, entry);
+            }
             self.size = self.size.saturating_add(1);
             if let Some(id) = filled_bundle(self.size) {
                 self.staged.insert(id.path(), std::mem::take(&mut self.bundle).into());

@@ -17,6 +17,7 @@ use chancery_tlog::LogId;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::directory::{Directory, DirectoryError};
 use crate::folder::Paths;
 use crate::issue::Issuer;
 use crate::journal::{Journal, Progress};
@@ -50,6 +51,15 @@ pub enum ServiceError {
     /// A log is damaged.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The directory cannot be opened or extended.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The signer's log was closed in the directory.
+    #[error(
+        "the signer's log `{0}` was closed when another signer took over, and a closed log never \
+         grows again; end that signer: a new one starts a new log"
+    )]
+    Closed(String),
     /// The write-ahead log cannot be used.
     #[error("write-ahead log: {0}")]
     Wal(#[from] WalError),
@@ -154,6 +164,8 @@ pub struct Service {
     pub store: Store,
     /// The logs.
     pub logs: Logs,
+    /// The directory log, where this service writes it.
+    pub directory: Option<Arc<Directory>>,
     /// The served key sets.
     pub keys: Arc<KeySets>,
     /// The main job.
@@ -189,6 +201,7 @@ impl Service {
         let logs = Logs::with_summaries(store.clone(), summary_key(&paths));
         recover(&logs, &store, &records).await?;
         wal.release(wal.last_sequence());
+        let directory = open_directory(&config, &store, &paths).await?;
         let version = policies::settle(&store, &config).await?;
         let keys = Arc::new(KeySets::default());
         keys.set_realms(&version.document.realms, crate::now());
@@ -200,6 +213,7 @@ impl Service {
             paths,
             store,
             logs,
+            directory,
             keys,
             issuer: Issuer::new(metrics.clone()),
             metrics,
@@ -215,6 +229,9 @@ impl Service {
         service.progress.applied.store(wal.last_sequence(), Ordering::Release);
         service.progress.published.store(wal.last_sequence(), Ordering::Release);
         service.open_past_logs().await?;
+        if let Some(directory) = &service.directory {
+            directory.catch_up(&service.logs).await?;
+        }
         Ok((service, wal))
     }
 
@@ -440,11 +457,16 @@ impl Service {
     pub async fn publish(&self) -> Result<(), ServiceError> {
         // Read first: everything up to here is in the logs that are published below.
         let applied = self.progress.applied.load(Ordering::Acquire);
+        let directory = self.directory.as_ref().map(|d| (d, d.heads(&self.logs)));
         let mut committed = 0;
         let result = publish_all(&self.logs, &mut committed).await;
         self.metrics.published(result.is_ok(), committed);
         result?;
         self.progress.published.store(applied, Ordering::Release);
+        // Last: it names nothing that the store does not hold, and keeps nothing of a token waiting.
+        if let Some((directory, heads)) = directory {
+            directory.follow(&heads).await?;
+        }
         Ok(())
     }
 
@@ -453,7 +475,24 @@ impl Service {
         for log in self.logs.all_open() {
             log.summarise().await;
         }
+        if let Some(directory) = &self.directory {
+            directory.remember().await;
+        }
     }
+}
+
+/// The deployment's directory, unless another service writes it.
+async fn open_directory(
+    config: &Config,
+    store: &Store,
+    paths: &Paths,
+) -> Result<Option<Arc<Directory>>, ServiceError> {
+    if !config.directory.write {
+        return Ok(None);
+    }
+    let (origin, default) = (config.directory.origin.as_deref(), config.default_directory());
+    let opened = Directory::open(store.clone(), paths.directory(), origin, &default).await?;
+    Ok(Some(Arc::new(opened)))
 }
 
 /// Without the key, starts read whole logs.
@@ -494,7 +533,10 @@ async fn recover(logs: &Logs, store: &Store, records: &[Record]) -> Result<(), S
 /// Errors that a new attempt cannot mend: going on would hide a loss, or needs a person.
 fn is_final(e: &ServiceError) -> bool {
     match e {
-        ServiceError::StorageLost(_) | ServiceError::PolicyRefused(_) => true,
+        ServiceError::StorageLost(_) | ServiceError::PolicyRefused(_) | ServiceError::Closed(_) => {
+            true
+        }
+        ServiceError::Directory(e) => e.is_final(),
         ServiceError::Start(e) => matches!(e, StartError::Missing(_)),
         ServiceError::Wal(e) | ServiceError::Link(LinkError::Wal(e)) => !e.is_retryable(),
         ServiceError::Link(LinkError::Fault(f)) => {

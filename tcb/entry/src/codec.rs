@@ -17,8 +17,8 @@ const COMPROMISE: u64 = 5;
 const NARROWING: u64 = 6;
 const IMPORTED: u64 = 7;
 
-type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
-type Decoded<T> = Result<T, minicbor::decode::Error>;
+pub(crate) type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
+pub(crate) type Decoded<T> = Result<T, minicbor::decode::Error>;
 
 impl Entry {
     /// The entry's one encoding.
@@ -205,7 +205,13 @@ fn digest(d: &mut Decoder<'_>) -> Decoded<[u8; 32]> {
     d.bytes()?.try_into().map_err(|_| minicbor::decode::Error::message("digest is not 32 bytes"))
 }
 
-fn optional<'b, T>(
+/// Bytes of which there are exactly so many.
+pub(crate) fn fixed<const N: usize>(d: &mut Decoder<'_>) -> Decoded<[u8; N]> {
+    let wrong = |_| minicbor::decode::Error::message("a byte string of another length");
+    d.bytes()?.try_into().map_err(wrong)
+}
+
+pub(crate) fn optional<'b, T>(
     d: &mut Decoder<'b>,
     read: impl FnOnce(&mut Decoder<'b>) -> Decoded<T>,
 ) -> Decoded<Option<T>> {
@@ -216,7 +222,7 @@ fn optional<'b, T>(
     read(d).map(Some)
 }
 
-fn shape(e: minicbor::decode::Error) -> Error {
+pub(crate) fn shape(e: minicbor::decode::Error) -> Error {
     Error::Shape(e.to_string())
 }
 

@@ -10,6 +10,7 @@
 //! gets kinds of its own, so that nobody mistakes one for the other.
 
 mod codec;
+pub mod directory;
 
 use aws_lc_rs::digest::{SHA256, digest};
 

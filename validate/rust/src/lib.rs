@@ -10,7 +10,7 @@
 //! issuer, in one window, from one log.
 //!
 //! With a trust anchor ([`anchor`]) only keys are believed whose announcement stands in a log that the
-//! anchor names.
+//! anchor names; [`directory`] reads the log that names a deployment's logs.
 //!
 //! The crate is pure: no I/O, no clock, no randomness, no async. Time, keys and whatever reads a log
 //! are arguments. `chancery-relying-party` is the front that fetches and keeps key sets.
@@ -22,6 +22,7 @@ pub mod anchor;
 mod cache;
 mod claims;
 mod config;
+pub mod directory;
 mod explain;
 mod judge;
 mod keys;

@@ -13,7 +13,7 @@ use crate::logs::{Log, LogError};
 use crate::store::StoreError;
 
 /// Tiles never change.
-const FOREVER: &str = "public, max-age=31536000, immutable";
+pub(super) const FOREVER: &str = "public, max-age=31536000, immutable";
 /// Checkpoints grow by the second.
 const BRIEFLY: &str = "public, max-age=1";
 
@@ -89,11 +89,11 @@ async fn open(app: &App, log: &str) -> Result<Arc<Log>, Response> {
     app.service.logs.open(id).await.map_err(|e| failed(&e))
 }
 
-fn text(body: String, kind: &'static str) -> Response {
+pub(super) fn text(body: String, kind: &'static str) -> Response {
     with(body.into_response(), kind, BRIEFLY)
 }
 
-fn with(mut response: Response, kind: &'static str, cache: &'static str) -> Response {
+pub(super) fn with(mut response: Response, kind: &'static str, cache: &'static str) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
@@ -101,7 +101,7 @@ fn with(mut response: Response, kind: &'static str, cache: &'static str) -> Resp
     response
 }
 
-fn failed(e: &LogError) -> Response {
+pub(super) fn failed(e: &LogError) -> Response {
     match e {
         LogError::Unknown(_) => {
             errors::problem(StatusCode::NOT_FOUND, "unknown_log", &e.to_string())

@@ -187,7 +187,7 @@ struct Bundles {
 
 impl Bundles {
     fn new(log: &Log, first: u64, size: u64) -> Self {
-        let prefix = format!("log/{}", log.id_text);
+        let prefix = log.prefix.clone();
         Self { store: log.store.clone(), prefix, next: first, size, reading: VecDeque::new() }
     }
 

@@ -56,12 +56,12 @@ impl Published {
     }
 
     /// Of this log nothing is in the store as far as is known.
-    pub(super) fn nothing(log: &str) -> Self {
+    pub(super) fn nothing(prefix: &str) -> Self {
         Self {
             size: 0,
             keys_jwt: None,
-            checkpoint: Mutable::new(format!("log/{log}/checkpoint")),
-            keys: Mutable::new(format!("log/{log}/keys.jwt")),
+            checkpoint: Mutable::new(format!("{prefix}/checkpoint")),
+            keys: Mutable::new(format!("{prefix}/keys.jwt")),
             named: false,
             written: BTreeSet::new(),
             partials: BTreeSet::new(),
@@ -183,6 +183,33 @@ impl Log {
         Ok(())
     }
 
+    /// Step 2 alone, for a batch whose checkpoint is published later by
+    /// [`Log::publish_checkpoint`].
+    ///
+    /// # Errors
+    /// As [`Log::store_ahead`].
+    pub async fn store_tiles_ahead(&self, extension: &Extension) -> Result<(), LogError> {
+        let mut published = self.publishing.lock().await;
+        let snapshot = read(&self.tail).snapshot_with(extension);
+        if snapshot.size > published.size {
+            self.store_tiles(&mut published, &snapshot).await?;
+        }
+        Ok(())
+    }
+
+    /// Step 3 alone: the checkpoint of all that is in memory, which may carry more signatures than
+    /// there, by this or an earlier call's.
+    ///
+    /// # Errors
+    /// As [`Log::store_ahead`].
+    pub async fn publish_checkpoint(&self, note: &str) -> Result<(), LogError> {
+        let mut published = self.publishing.lock().await;
+        let size = self.size();
+        published.checkpoint.write(&self.store, Bytes::from(note.to_owned())).await?;
+        published.size = size;
+        Ok(())
+    }
+
     /// Steps 2 and 3: what the checkpoint covers, then the checkpoint.
     async fn store_grown(
         &self,
@@ -283,8 +310,8 @@ impl Log {
         }
     }
 
-    fn path_of(&self, object: &str) -> String {
-        format!("log/{}/{object}", self.id_text)
+    pub(super) fn path_of(&self, object: &str) -> String {
+        format!("{}/{object}", self.prefix)
     }
 }
 

@@ -12,6 +12,7 @@ use chancery_tlog::note::VerifierKey;
 use serde::{Deserialize, Serialize};
 
 use super::{Service, ServiceError, SignerAt};
+use crate::directory::Directory;
 use crate::link::{Connection, LinkError};
 use crate::logs::{Log, LogError};
 use crate::signer_process;
@@ -37,6 +38,10 @@ impl Service {
         let (mut connection, welcome) = Connection::open(&socket, uid)?;
         let identity: [u8; 32] = *welcome.identity;
         let id = LogId::of(&identity);
+        let is_closed = |d: &Directory| d.reading().log(id).is_some_and(|l| l.closing().is_some());
+        if self.directory.as_ref().is_some_and(|d| is_closed(d)) {
+            return Err(ServiceError::Closed(id.to_string()));
+        }
         // First, so that no key set is served without the keys that live tokens need.
         self.rely_on_dead_logs(id);
         let log = if welcome.fresh {
@@ -46,6 +51,15 @@ impl Service {
         };
         // Last, so that a crash in between leaves them to be named as predecessors.
         self.close_dead_logs(id);
+        if let Some(directory) = &self.directory {
+            directory.set_living(id);
+            // Before any token: relying parties that start from the directory know the log then.
+            if welcome.fresh
+                && let Err(e) = self.runtime.block_on(self.publish())
+            {
+                tracing::warn!("publishing: {e}; trying again");
+            }
+        }
         for protection in welcome.sandbox.iter().filter(|p| !p.in_force) {
             tracing::warn!("signer: `{}` is {}", protection.name, protection.detail);
         }
@@ -193,6 +207,10 @@ impl Service {
     fn predecessor(&self, fresh: LogId) -> Option<Predecessor> {
         let mut logs = self.logs.all_open();
         logs.retain(|l| l.id() != fresh && l.size_and_root().0 > 0);
+        // A log has one successor, for ever.
+        if let Some(directory) = &self.directory {
+            logs.retain(|l| !directory.has_ended(l.id()));
+        }
         let genesis = |log: &Arc<Log>| log.ledger().genesis;
         let continued: Vec<String> =
             logs.iter().filter_map(|l| Some(genesis(l)?.predecessor?.vkey)).collect();

@@ -5,6 +5,7 @@
 mod anchor;
 mod cases;
 mod corpus;
+mod directory;
 mod docs;
 mod draft;
 mod lookup;
