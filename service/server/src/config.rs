@@ -198,10 +198,15 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|e| ConfigError::Unreadable { path: path.to_owned(), why: e.to_string() })?;
-        Self::parse(&text).map_err(|e| match e {
+        let mut config = Self::parse(&text).map_err(|e| match e {
             ConfigError::Shape { why, .. } => ConfigError::Shape { path: path.to_owned(), why },
             other => other,
-        })
+        })?;
+        if let Some(kubernetes) = &config.kubernetes {
+            kubernetes.read_imports(&mut config.realms).map_err(ConfigError::Value)?;
+            config.check()?;
+        }
+        Ok(config)
     }
 
     /// Reads and checks a text.

@@ -1,7 +1,8 @@
 //! Signs service-account tokens for kube-apiserver: `v1.ExternalJWTSigner` over a Unix socket.
 //!
 //! The page to open first is [`endpoint`]: what each of the three methods answers. [`api`] holds their
-//! messages, [`settings`] what the configuration says, [`keys`] the keys as the API server wants them.
+//! messages, [`settings`] what the configuration says, [`keys`] the keys as the API server wants them,
+//! [`import`] the keys that a cluster had before.
 //!
 //! Whoever may connect gets what the realm's policy allows: the API server proves nothing of its own.
 //! The mode of the socket's file and the users that may connect are the service's word; the policy is the
@@ -9,6 +10,7 @@
 
 pub mod api;
 pub mod endpoint;
+pub mod import;
 pub mod keys;
 pub mod settings;
 

@@ -136,6 +136,7 @@ fn unknown_keys_are_refused_with_a_hint_and_every_known_one_is_documented() {
         file().replacen("replay_capacity", "lisen = 1\nreplay_capacity", 1),
         file().replacen("max_audiences", "lisen = 1\nmax_audiences", 1),
         format!("{}[kubernetes]\nlisen = 1\n", file()),
+        format!("{}[[kubernetes.import]]\nlisen = 1\n", file()),
         format!("{}[realms.kubernetes]\nlisen = 1\n", file()),
         format!("{}[[realms.kubernetes.imported]]\nlisen = 1\n", file()),
     ];
@@ -273,6 +274,35 @@ fn what_would_end_an_api_server_is_found_in_the_file() {
     assert_eq!(stated.answer_within_ms, 2_000);
     assert_eq!(stated.peers().last(), Some(&0));
     assert_eq!((stated.socket_mode, Settings::of("x").socket_mode), (0o660, 0o600));
+}
+
+#[test]
+fn imported_keys_come_from_files_into_the_policy() {
+    let folder = std::env::temp_dir().join(format!("chancery-imports-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (path, key_file) = (folder.join("chancery.toml"), folder.join("sa.pub"));
+    let import = |lines: &str| {
+        let name = key_file.display();
+        format!(
+            "[[kubernetes.import]]\nkey_file = \"{name}\"\nuntil = 1830297600\n{lines}\n[[realms]]"
+        )
+    };
+    std::fs::write(&path, cluster("[[realms]]", &import("in_discovery = true"))).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("sa.pub"), "no such file yet");
+    let pem = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEf83OJ3D2xF1Bg8vub9tLe1gHMzV7\n\
+        6e8Tus9uPHvRVEXH8UTNG72bfocs3+257rn0s2ldbqkLJK2KRiMohYjlrQ==\n\
+        -----END PUBLIC KEY-----\n";
+    std::fs::write(&key_file, pem).unwrap();
+    let config = Config::load(&path).unwrap();
+    let imported = &config.policy(1).realms[0].kubernetes.clone().unwrap().imported;
+    assert_eq!(imported.len(), 2, "the one in the file, and the one of the sample");
+    assert_eq!(imported[1].kid, "K9G7DESol8MKeqCZHN442AYv5EHeUNoPRoJTRPYC6Cc");
+    assert!(imported[1].in_discovery && imported[1].until == 1_830_297_600);
+    // What the policy says of imported keys holds for those of files too.
+    std::fs::write(&path, cluster("[[realms]]", &import("kid = \"2026-1\""))).unwrap();
+    assert!(Config::load(&path).unwrap_err().to_string().contains("twice"));
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -7,6 +7,8 @@ use chancery_policy::RealmDocument;
 use rustix::process::geteuid;
 use serde::Deserialize;
 
+use super::import::Import;
+
 /// How often the API server is asked to refresh where nothing else is said, in seconds: a compromised key
 /// is believed for so long at most. A shorter lead makes it more often.
 const DEFAULT_REFRESH_S: u64 = 30;
@@ -36,6 +38,9 @@ pub struct Settings {
     /// How long it waits for a token before it hears `UNAVAILABLE`, in milliseconds.
     #[serde(default = "default_answer_within")]
     pub answer_within_ms: u64,
+    /// Public keys that the cluster had before: they become part of the realm's policy.
+    #[serde(default)]
+    pub import: Vec<Import>,
 }
 
 fn default_mode() -> u32 {
@@ -57,6 +62,7 @@ impl Settings {
             allowed_uids: None,
             refresh_hint_s: None,
             answer_within_ms: default_answer_within(),
+            import: Vec::new(),
         }
     }
 
@@ -93,6 +99,19 @@ impl Settings {
             return Err(format!(
                 "kubernetes.answer_within_ms must be within 1 to {MAX_ANSWER_WITHIN_MS}"
             ));
+        }
+        Ok(())
+    }
+
+    /// Reads the files of imported keys into the realm's policy.
+    ///
+    /// # Errors
+    /// A sentence that names the file.
+    pub fn read_imports(&self, realms: &mut [RealmDocument]) -> Result<(), String> {
+        let realm = realms.iter_mut().find(|realm| realm.name == self.realm);
+        let Some(terms) = realm.and_then(|realm| realm.kubernetes.as_mut()) else { return Ok(()) };
+        for import in &self.import {
+            terms.imported.extend(import.read()?);
         }
         Ok(())
     }

@@ -240,12 +240,60 @@ fn a_socket_that_a_killed_service_left_behind_is_replaced() {
 }
 
 #[test]
+fn a_dead_signers_tokens_stay_good_and_a_stolen_keys_do_not() {
+    let stage = Stage::started("publish_lead_s = 8\nmax_lifetime_s = 3600", "", "");
+    let before = stage.token("before");
+    let old = stage.cache().accept(&before).unwrap();
+    stage.lab.kill_signer();
+    let mut token = None;
+    wait_until("the next signer's first token", Duration::from_secs(30), || {
+        let claims = b64::encode(stage.api.claims("after").to_string().as_bytes());
+        token = stage.api.sign(&claims).ok();
+        token.is_some()
+    });
+    // An unknown `kid` makes an API server fetch at once: both keys are there then.
+    let cache = stage.cache();
+    let new = cache.accept(&token.unwrap()).unwrap();
+    assert_ne!(new, old);
+    cache.accept(&before).unwrap();
+    let answer = stage.lab.run(&["keys", "compromise", &new, "--reason", "a drill"]);
+    assert!(answer.status.success(), "{answer:?}");
+    let last = stage.token("last");
+    let cache = stage.cache();
+    assert!(!cache.kids().contains(&new.as_str()));
+    assert_ne!(cache.accept(&last).unwrap(), new);
+    assert_eq!(stage.lab.check_logs(), 2);
+}
+
+#[test]
+fn rsa_and_p384_keys_sign_as_well() {
+    for algorithm in ["RS256", "ES384"] {
+        let mut stage = Stage::prepared(STEADY, "answer_within_ms = 15000", "");
+        let text = std::fs::read_to_string(stage.lab.config_file()).unwrap();
+        stage.lab.write_config(&text.replace("[\"ES256\"]", &format!("[\"{algorithm}\"]")));
+        stage.lab.start();
+        stage.cache().accept(&stage.token("x")).unwrap();
+    }
+}
+
+#[test]
 fn rotation_under_load_refuses_no_token() {
-    let stage = Stage::started(FAST, "", "");
+    rotate_under_load(FAST, Duration::from_secs(33), 3);
+}
+
+#[test]
+#[ignore = "takes three minutes"]
+fn rotation_every_fifteen_seconds_for_minutes() {
+    let schedule = FAST.replace("rotate_every_s = 10", "rotate_every_s = 15");
+    rotate_under_load(&schedule, Duration::from_secs(180), 12);
+}
+
+fn rotate_under_load(schedule: &str, lasting: Duration, least_keys: usize) {
+    let stage = Stage::started(schedule, "", "");
     let mut kids = BTreeSet::new();
     let mut number = 0_u64;
     let mut stamps = BTreeSet::new();
-    let end = Instant::now() + Duration::from_secs(33);
+    let end = Instant::now() + lasting;
     while Instant::now() < end {
         // An API server asks again after the hint, and not before.
         let keys = stage.api.fetch_keys().unwrap();
@@ -263,7 +311,7 @@ fn rotation_under_load_refuses_no_token() {
             }
         }
     }
-    assert!(kids.len() >= 3, "{} keys", kids.len());
+    assert!(kids.len() >= least_keys, "{} keys", kids.len());
     assert!(stamps.len() >= kids.len(), "each new key is a change");
     assert_eq!(stage.lab.check_logs(), 1);
     assert!(
