@@ -459,4 +459,4 @@ fn index_of(reading: &Reading) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

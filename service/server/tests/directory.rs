@@ -71,6 +71,13 @@ fn signers_come_and_go_and_the_directory_says_which() {
     assert_eq!(closing.successor, Some(*second.as_bytes()));
     assert_eq!(closing.size, size_of(&lab, first), "to the last entry");
 
+    let place = format!("{}/directory", lab.url());
+    let checked = lab.run_plain(&["log", "check", "--logs", &place]);
+    assert!(checked.status.success(), "{checked:?}");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(said.contains("1 open and 1 closed logs"), "{said}");
+    assert_eq!(said.lines().count(), 3, "{said}");
+
     // A crash of both, and a third signer.
     drop(lab.token(&client, "consumers", AUDIENCE));
     lab.kill_service();

@@ -1,5 +1,7 @@
-//! `chancery log check`: walks a whole log, every byte of it.
+//! `chancery log check`: walks a whole log, every byte of it; a signer's, or the directory, and then
+//! the logs that it names.
 
+mod named;
 mod progress;
 mod resume;
 mod source;
@@ -19,13 +21,15 @@ use serde_json::json;
 use self::progress::grouped;
 use self::resume::ResumeFile;
 use self::source::{Objects, Reader};
-use self::walk::{Agreement, Check};
+use self::story::Kind;
+use self::walk::{Agreement, Check, Claim};
 use super::fetch::Place;
 use super::{complain, say};
 
 /// `chancery log check`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  chancery log check http://127.0.0.1:8420/log/LOG_ID\n  \
+    chancery log check --logs http://127.0.0.1:8420/directory\n  \
     chancery log check chancery-data/store/log/LOG_ID\n  \
     chancery log check https://issuer.example/log/LOG_ID --resume LOG_ID.checked")]
 pub struct CheckArgs {
@@ -34,6 +38,9 @@ pub struct CheckArgs {
     /// Keep what was checked in this file, and go on from there in later runs
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
+    /// Of a directory: walk every log that it names, too
+    #[arg(long, conflicts_with = "resume")]
+    logs: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -72,11 +79,21 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     // Where the place names a log id, it must be this log's: the key then cannot be another's.
     let named = args.log.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let named = named.parse::<LogId>().ok();
-    match walk(&place, named, args.resume.as_deref().map(ResumeFile::new), &interrupted) {
-        Ok(agreement) => {
-            tell(&agreement, args.json)?;
-            Ok(ExitCode::SUCCESS)
+    let begin = Begin {
+        named,
+        resume: args.resume.as_deref().map(ResumeFile::new),
+        claims: Vec::new(),
+        collects: args.logs,
+    };
+    let result = walk(&place, begin, &interrupted).and_then(|agreement| {
+        tell(&agreement, args.json).map_err(CheckError::Unknown)?;
+        if args.logs {
+            named::walk_all(&args.log, &agreement, args.json, &interrupted)?;
         }
+        Ok(())
+    });
+    match result {
+        Ok(()) => Ok(ExitCode::SUCCESS),
         Err(CheckError::Disagrees(why)) => {
             if args.json {
                 say(&json!({"ok": false, "error": why}).to_string())?;
@@ -86,6 +103,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::from(1))
         }
         Err(CheckError::Unknown(e)) => Err(e),
+        Err(e @ CheckError::Interrupted { .. }) if args.resume.is_none() => Err(e.into()),
         Err(e @ CheckError::Interrupted { .. }) => {
             let file = args.resume.clone().unwrap_or_default();
             anyhow::bail!("{e}; go on with `--resume {}`", file.display())
@@ -96,6 +114,9 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 
 fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
     let Agreement { checkpoint, story, before } = agreement;
+    if story.directory.size() > 0 {
+        return named::tell_directory(agreement, json);
+    }
     if json {
         let document = json!({
             "ok": true,
@@ -128,19 +149,37 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn walk(
-    objects: &dyn Objects,
+/// How a walk begins.
+#[derive(Default)]
+struct Begin {
+    /// The log id that its place names, if it does.
     named: Option<LogId>,
     resume: Option<ResumeFile>,
+    /// What others know of the log, the smallest first.
+    claims: Vec<Claim>,
+    /// Whether a directory's checkpoints are collected.
+    collects: bool,
+}
+
+fn walk(
+    objects: &dyn Objects,
+    begin: Begin,
     interrupted: &AtomicBool,
 ) -> Result<Agreement, CheckError> {
     let reader = Reader::new(objects);
-    let vkey = parse_vkey(&reader.first("vkey")?, named).map_err(CheckError::Disagrees)?;
-    Check::begin(reader, &vkey, resume, interrupted)?.run()
+    let vkey = parse_vkey(&reader.first("vkey")?, begin.named);
+    let (vkey, kind) = vkey.map_err(CheckError::Disagrees)?;
+    let mut check = Check::begin(reader, &vkey, kind, begin.resume, interrupted)?;
+    check.expect(begin.claims)?;
+    if begin.collects {
+        check.collect();
+    }
+    check.run()
 }
 
-/// The log's key: its name must end in its own id, and be spelt the one way that it can be.
-fn parse_vkey(bytes: &[u8], named: Option<LogId>) -> Result<VerifierKey, String> {
+/// The log's key, spelt the one way that it can be, and what the log is about: the name of a signer's
+/// key ends in its own log id, that of a directory's in no log id.
+fn parse_vkey(bytes: &[u8], named: Option<LogId>) -> Result<(VerifierKey, Kind), String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("vkey: {e}"))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let vkey = VerifierKey::parse(text).map_err(|e| format!("vkey: {e}"))?;
@@ -149,13 +188,17 @@ fn parse_vkey(bytes: &[u8], named: Option<LogId>) -> Result<VerifierKey, String>
     }
     let public: Result<[u8; 32], _> = vkey.public_key().try_into();
     let id = LogId::of(&public.map_err(|_| "vkey is not an Ed25519 key")?);
-    if Some(id.to_string().as_str()) != vkey.name().rsplit('/').next() {
+    let last = vkey.name().rsplit('/').next().unwrap_or_default();
+    if named.is_none() && last.parse::<LogId>().is_err() {
+        return Ok((vkey, Kind::Directory));
+    }
+    if id.to_string() != last {
         return Err(format!("origin `{}` does not end in the log id of its key", vkey.name()));
     }
     if named.is_some_and(|named| named != id) {
         return Err(format!("the verifier key there is that of log `{id}`"));
     }
-    Ok(vkey)
+    Ok((vkey, Kind::Signer))
 }
 
 /// The first Ctrl-C or SIGTERM has the check end in order; the second ends it at once.

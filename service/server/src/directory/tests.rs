@@ -37,6 +37,10 @@ impl Folder {
         new
     }
 
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     pub fn files(&self) -> Files {
         crate::folder::Paths::new(&self.0).directory()
     }

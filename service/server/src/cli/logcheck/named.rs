@@ -77,7 +77,8 @@ pub(super) fn walk_all(
             by: "by its genesis in the directory",
         };
         let rest = heads.get(&id).into_iter().flatten();
-        let rest = rest.map(|(size, root)| Claim { size: *size, root: *root, by: "in the directory" });
+        let rest =
+            rest.map(|(size, root)| Claim { size: *size, root: *root, by: "in the directory" });
         let claims = std::iter::once(first).chain(rest).collect();
         let place = Place::parse(&format!("{base}/{id}"));
         let begin = Begin { named: Some(id), claims, ..Begin::default() };
@@ -105,6 +106,8 @@ fn beside(directory: &str) -> anyhow::Result<String> {
     let is_path = Path::new(place).file_name().is_some_and(|name| name == DIRECTORY);
     match place.strip_suffix(DIRECTORY) {
         Some(base) if is_path => Ok(format!("{base}log")),
-        _ => anyhow::bail!("name the directory as `.../{DIRECTORY}`: its logs are looked for beside it"),
+        _ => anyhow::bail!(
+            "name the directory as `.../{DIRECTORY}`: its logs are looked for beside it"
+        ),
     }
 }

@@ -129,6 +129,6 @@ fn parse(bytes: &[u8], vkey: &VerifierKey) -> anyhow::Result<Resumed> {
     if upper.root() != tiles.root() || upper.root().to_string() != state.root {
         anyhow::bail!(damaged);
     }
-    let story = state.story.read().context(damaged)?;
+    let story = state.story.read(state.size).context(damaged)?;
     Ok(Resumed { walk: Walk { upper, tiles, story }, seen })
 }

@@ -1,15 +1,49 @@
-//! What the entries say, checked as they are read: genesis first, each key announced once, each token
-//! inside its key's window.
+//! What the entries say, checked as they are read. Of a signer's log: genesis first, each key announced
+//! once, each token inside its key's window. Of a directory: the rules of
+//! [`chancery_validate::directory`].
 
 use std::collections::BTreeMap;
 
 use chancery_entry::Entry;
+use chancery_entry::directory::DirectoryEntry;
+use chancery_tlog::{Hash, LogId};
 use chancery_token::b64;
+use chancery_validate::directory::Directory;
 use serde::{Deserialize, Serialize};
+
+/// What a log is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// One signer's keys and tokens.
+    Signer,
+    /// A deployment's logs.
+    Directory,
+}
+
+/// An entry of either kind of log.
+#[derive(Clone, Debug)]
+pub(super) enum Said {
+    Signer(Entry),
+    Directory(DirectoryEntry),
+}
+
+impl Kind {
+    /// Reads an entry of such a log.
+    pub fn decode(self, bytes: &[u8]) -> Result<Said, chancery_entry::Error> {
+        match self {
+            Kind::Signer => Entry::decode(bytes).map(Said::Signer),
+            Kind::Directory => DirectoryEntry::decode(bytes).map(Said::Directory),
+        }
+    }
+}
 
 /// The story so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Story {
+    /// What a directory says; nothing of the rest stands in one.
+    pub directory: Directory,
+    /// Every checkpoint that a directory holds, by log, where they are collected.
+    pub heads: Option<BTreeMap<LogId, Vec<(u64, Hash)>>>,
     windows: BTreeMap<[u8; 32], Window>,
     pub tokens: u64,
     pub voids: u64,
@@ -30,7 +64,26 @@ impl Story {
     }
 
     /// Takes the entry at `index`; a sentence says what is wrong with it.
-    pub fn read(&mut self, index: u64, entry: &Entry) -> Result<(), String> {
+    pub fn read(&mut self, index: u64, said: &Said) -> Result<(), String> {
+        match said {
+            Said::Signer(entry) => self.read_entry(index, entry),
+            Said::Directory(entry) => {
+                self.directory.apply(index, entry.clone()).map_err(|e| e.to_string())?;
+                self.note_head(entry);
+                Ok(())
+            }
+        }
+    }
+
+    fn note_head(&mut self, entry: &DirectoryEntry) {
+        let (Some(heads), DirectoryEntry::Checkpoint(head)) = (&mut self.heads, entry) else {
+            return;
+        };
+        let log = LogId::from_bytes(head.log);
+        heads.entry(log).or_default().push((head.size, Hash(head.root)));
+    }
+
+    fn read_entry(&mut self, index: u64, entry: &Entry) -> Result<(), String> {
         let wrong = |what: &str| Err(format!("entry {index}: {what}"));
         if (index == 0) != matches!(entry, Entry::Genesis(_)) {
             return wrong("genesis is the first entry and only that");
@@ -94,6 +147,9 @@ pub(super) struct StoryText {
     voids: u64,
     compromised: u64,
     keys: Vec<WindowText>,
+    /// Entries of a directory that still say something, with their places.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    directory: Vec<(u64, String)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,18 +169,29 @@ impl From<&Story> for StoryText {
             signs_until: w.signs_until,
             max_lifetime_s: w.max_lifetime_s,
         });
+        let parts = story.directory.parts().into_iter();
+        let parts = parts.filter_map(|(at, entry)| Some((at, b64::encode(&entry.encode().ok()?))));
         Self {
             tokens: story.tokens,
             voids: story.voids,
             compromised: story.compromised,
             keys: keys.collect(),
+            directory: parts.collect(),
         }
     }
 }
 
 impl StoryText {
-    /// The story again; `None` when a key id is none.
-    pub fn read(&self) -> Option<Story> {
+    /// The story of the first `size` entries again; `None` when it is not one.
+    pub fn read(&self, size: u64) -> Option<Story> {
+        let mut parts = Vec::with_capacity(self.directory.len());
+        for (at, entry) in &self.directory {
+            parts.push((*at, DirectoryEntry::decode(&b64::decode(entry).ok()?).ok()?));
+        }
+        let directory = match parts.is_empty() {
+            true => Directory::new(),
+            false => Directory::from_parts(size, parts).ok()?,
+        };
         let mut windows = BTreeMap::new();
         for key in &self.keys {
             let window = Window {
@@ -135,6 +202,8 @@ impl StoryText {
             windows.insert(b64::decode_array(&key.kid).ok()?, window);
         }
         Some(Story {
+            directory,
+            heads: None,
             windows,
             tokens: self.tokens,
             voids: self.voids,

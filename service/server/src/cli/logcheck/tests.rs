@@ -1,5 +1,7 @@
 //! The walk over small logs in memory: every object once, every byte, and logs that change meanwhile.
 
+mod directory;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -90,7 +92,7 @@ fn files(log: &TestLog, size: usize) -> Files {
 }
 
 fn check_files(objects: &dyn Objects) -> Result<Agreement, CheckError> {
-    walk(objects, None, None, &AtomicBool::new(false))
+    walk(objects, Begin::default(), &AtomicBool::new(false))
 }
 
 fn disagreement(result: Result<Agreement, CheckError>) -> String {
@@ -246,7 +248,10 @@ fn a_story_that_contradicts_itself_is_found_though_every_hash_agrees() {
 fn the_place_names_the_log() {
     let log = log_of(3);
     let memory = Memory::of(files(&log, 3));
-    let go = |id| walk(&memory, Some(id), None, &AtomicBool::new(false));
+    let go = |id| {
+        let begin = Begin { named: Some(id), ..Begin::default() };
+        walk(&memory, begin, &AtomicBool::new(false))
+    };
     go(log.id()).map(|_| ()).unwrap();
     let other = TestLog::with_seed(9, 1);
     let why = disagreement(go(other.id()));
@@ -383,7 +388,8 @@ impl Drop for Folder {
 }
 
 fn resumed(objects: &dyn Objects, file: &Path) -> Result<Agreement, CheckError> {
-    walk(objects, None, Some(ResumeFile::new(file)), &AtomicBool::new(false))
+    let begin = Begin { resume: Some(ResumeFile::new(file)), ..Begin::default() };
+    walk(objects, begin, &AtomicBool::new(false))
 }
 
 #[test]
@@ -422,7 +428,8 @@ fn an_interrupted_or_failed_check_goes_on_where_it_was() {
                     interrupted: &interrupted,
                 };
                 let file = Some(ResumeFile::new(&folder.file()));
-                let before = match walk(&troubled, None, file, &interrupted) {
+                let begin = Begin { resume: file, ..Begin::default() };
+                let before = match walk(&troubled, begin, &interrupted) {
                     Err(CheckError::Interrupted { at, of }) => (!fails).then_some((at, of)),
                     Err(CheckError::Unknown(_)) => None,
                     // It was told to end when nothing was left to do.

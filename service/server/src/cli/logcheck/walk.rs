@@ -6,12 +6,11 @@
 //! them is gone, its full successor begins with it, or the checkpoint is read again: the walk goes on
 //! to the newer one and compares the older one's root where it passes by.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chancery_entry::Entry;
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{
     Checkpoint, EntriesTileId, Frontier, Hash, ProofError, TILE_WIDTH, TileBuilder, TileId,
@@ -22,7 +21,7 @@ use super::CheckError;
 use super::progress::Progress;
 use super::resume::{ResumeFile, Resumed};
 use super::source::{Reader, Tiles};
-use super::story::Story;
+use super::story::{Kind, Said, Story};
 
 /// Bundles that are in memory at a time: some 10 MB of token entries.
 const CHUNK: u64 = 128;
@@ -45,14 +44,24 @@ pub(super) struct Walk {
 
 /// What one bundle and its level 0 tile say.
 struct Piece {
-    entries: Vec<Entry>,
+    entries: Vec<Said>,
     leaves: Vec<Hash>,
+}
+
+/// A tree that somebody signed, and that the log's tree must extend.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub size: u64,
+    pub root: Hash,
+    /// Where it was signed, for messages.
+    pub by: &'static str,
 }
 
 /// How a check goes on and where it ended.
 pub(super) struct Check<'a> {
     pub reader: Reader<'a>,
     pub vkey: &'a VerifierKey,
+    kind: Kind,
     pub resume: Option<ResumeFile>,
     /// Set when the user wants it to end.
     pub interrupted: &'a AtomicBool,
@@ -60,8 +69,8 @@ pub(super) struct Check<'a> {
     /// The latest checkpoint, and the note that says it.
     checkpoint: Checkpoint,
     note: String,
-    /// Earlier checkpoints that lie ahead of the walk.
-    claims: Vec<Checkpoint>,
+    /// Earlier trees that lie ahead of the walk, the smallest first.
+    claims: VecDeque<Claim>,
     progress: Progress,
     saved: Instant,
 }
@@ -108,6 +117,7 @@ impl<'a> Check<'a> {
     pub fn begin(
         reader: Reader<'a>,
         vkey: &'a VerifierKey,
+        kind: Kind,
         resume: Option<ResumeFile>,
         interrupted: &'a AtomicBool,
     ) -> Result<Self, CheckError> {
@@ -119,12 +129,13 @@ impl<'a> Check<'a> {
         let mut check = Self {
             reader,
             vkey,
+            kind,
             resume,
             interrupted,
             walk: Walk::new(),
             checkpoint,
             note,
-            claims: Vec::new(),
+            claims: VecDeque::new(),
             progress: Progress::new(0),
             saved: Instant::now(),
         };
@@ -134,6 +145,25 @@ impl<'a> Check<'a> {
         // Before hours of work: a file that cannot be written says so now.
         check.save()?;
         Ok(check)
+    }
+
+    /// Has the walk compare trees that others know of this log, the smallest first.
+    pub fn expect(&mut self, claims: Vec<Claim>) -> Result<(), CheckError> {
+        let size = self.checkpoint.size;
+        if let Some(beyond) = claims.last().filter(|claim| claim.size > size) {
+            return Err(CheckError::Disagrees(format!(
+                "{} has a checkpoint of {} entries, and the log here only {size}: it lost entries, or \
+                 this is an older copy",
+                beyond.by, beyond.size
+            )));
+        }
+        self.claims = claims.into();
+        Ok(())
+    }
+
+    /// Has the walk collect the checkpoints that a directory holds.
+    pub fn collect(&mut self) {
+        self.walk.story.heads = Some(BTreeMap::new());
     }
 
     /// Takes up what was checked earlier, if it is a prefix of the log.
@@ -280,7 +310,7 @@ impl<'a> Check<'a> {
     /// A full bundle and the tile of its leaves.
     fn read_piece(&self, index: u64) -> Result<Piece, CheckError> {
         let bundle = EntriesTileId { index, width: 256 };
-        let piece = Piece::decode(bundle, 256, &self.reader.read(&bundle.path())?)?;
+        let piece = Piece::decode(self.kind, bundle, 256, &self.reader.read(&bundle.path())?)?;
         let tile = bundle.hashes().path();
         compare(&tile, &self.reader.read(&tile)?, &piece.leaf_bytes())?;
         Ok(piece)
@@ -290,11 +320,11 @@ impl<'a> Check<'a> {
     fn take(&mut self, piece: &Piece) -> Result<(), CheckError> {
         let (from, to) = (self.walk.position(), self.walk.position().saturating_add(TILE_WIDTH));
         // Sizes within the piece; one at its end is compared as the beginning of the next.
-        for claim in self.claims.iter().filter(|c| (from..to).contains(&c.size)) {
+        for claim in self.claims.iter().take_while(|c| c.size < to) {
             let known = usize::try_from(claim.size.saturating_sub(from)).unwrap_or(usize::MAX);
             self.compare_claim(claim, piece.leaves.get(..known).unwrap_or_default())?;
         }
-        self.claims.retain(|c| c.size >= to);
+        self.claims.drain(..self.claims.partition_point(|c| c.size < to));
         let mut root = Frontier::new();
         piece.leaves.iter().for_each(|leaf| root.append(*leaf));
         let root = root.root();
@@ -313,11 +343,11 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    fn compare_claim(&self, claim: &Checkpoint, leaves: &[Hash]) -> Result<(), CheckError> {
+    fn compare_claim(&self, claim: &Claim, leaves: &[Hash]) -> Result<(), CheckError> {
         if self.walk.root_with(leaves)? != claim.root {
             return Err(CheckError::Disagrees(format!(
-                "the log was rewritten while it was read: its checkpoint of size {} said `{}`",
-                claim.size, claim.root
+                "the log was rewritten: {} its checkpoint of size {} says `{}`",
+                claim.by, claim.size, claim.root
             )));
         }
         Ok(())
@@ -340,7 +370,7 @@ impl<'a> Check<'a> {
         let mut piece = Piece { entries: Vec::new(), leaves: Vec::new() };
         if let Some((id, (bytes, is_full))) = bundle {
             let held = if is_full { 256 } else { usize::from(id.width) };
-            piece = Piece::decode(id, held, &bytes)?;
+            piece = Piece::decode(self.kind, id, held, &bytes)?;
         }
         for (id, (bytes, is_full)) in &tiles {
             let expected = match id.level.checked_sub(1) {
@@ -402,7 +432,10 @@ impl<'a> Check<'a> {
         }
         // An older one comes from a cache that lags behind.
         if checkpoint.size > self.checkpoint.size {
-            self.claims.push(std::mem::replace(&mut self.checkpoint, checkpoint));
+            let earlier = std::mem::replace(&mut self.checkpoint, checkpoint);
+            let at = self.claims.partition_point(|c| c.size <= earlier.size);
+            let Checkpoint { size, root, .. } = earlier;
+            self.claims.insert(at, Claim { size, root, by: "while it was read," });
             self.note = note;
         }
         Ok(())
@@ -417,7 +450,12 @@ impl<'a> Check<'a> {
 
 impl Piece {
     /// A bundle that holds `held` entries, the first of which are the log's.
-    fn decode(id: EntriesTileId, held: usize, bytes: &[u8]) -> Result<Self, CheckError> {
+    fn decode(
+        kind: Kind,
+        id: EntriesTileId,
+        held: usize,
+        bytes: &[u8],
+    ) -> Result<Self, CheckError> {
         let path = id.path();
         let wrong = |why: String| CheckError::Disagrees(format!("{path}: {why}"));
         let entries = decode_entries(bytes, held).map_err(|e| wrong(e.to_string()))?;
@@ -425,7 +463,7 @@ impl Piece {
         for (at, entry) in (0..id.width).zip(&entries) {
             let index = id.index.saturating_mul(TILE_WIDTH).saturating_add(at.into());
             piece.leaves.push(leaf_hash(entry));
-            let entry = Entry::decode(entry).map_err(|e| wrong(format!("entry {index}: {e}")))?;
+            let entry = kind.decode(entry).map_err(|e| wrong(format!("entry {index}: {e}")))?;
             piece.entries.push(entry);
         }
         Ok(piece)
