@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use chancery_tlog::note::VerifierKey;
-use chancery_tlog::{Checkpoint, EntriesTileId, TILE_WIDTH, TileId, decode_entries};
-use chancery_validate::log::{LogReader, Verdict, look_up};
+use chancery_tlog::{Checkpoint, EntriesTileId, Hash, TILE_WIDTH, TileId, decode_entries};
+use chancery_validate::log::{LogReader, Search, Verdict, look_up};
 use chancery_validate::{Rejection, Validated, Validator, ValidatorConfig};
 
 use crate::{Lab, Web, now};
@@ -93,6 +93,12 @@ impl LogReader for WebLog {
 
     fn vkey(&self) -> Result<String, String> {
         Ok(String::from_utf8_lossy(&self.read("vkey")?).trim_end().to_owned())
+    }
+
+    fn search(&self, leaf: &Hash) -> Result<Search, String> {
+        let url = format!("{}/{}", self.url, Search::path(leaf));
+        let answer = self.web.try_send("GET", &url, &[], b"")?;
+        Search::parse(&answer.body).ok_or_else(|| format!("{url}: HTTP {}", answer.status))
     }
 }
 

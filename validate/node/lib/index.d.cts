@@ -63,6 +63,11 @@ export interface ValidatorOptions {
   /** Whether a token must be in the log of its key's signer. Default: `off`. */
   log?: Policy
   /**
+   * How a token is found in its log: by the address in its `jti`, or by digest, for tokens of
+   * Kubernetes (with profile `oidc`). Default: `address`.
+   */
+  logLookup?: 'address' | 'digest'
+  /**
    * Where logs are: a URL or a folder that ends before `checkpoint`; `{log}` stands for a log's id.
    * Default: where the issuer's metadata says.
    */

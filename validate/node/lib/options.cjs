@@ -21,6 +21,7 @@ const SETTINGS = {
   tenants: texts,
   acceptEddsa: truth,
   log: policy,
+  logLookup: text,
   logAt: text,
   attestation: policy,
   anchor: text,

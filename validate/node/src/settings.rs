@@ -40,6 +40,7 @@ pub struct Settings {
     accept_eddsa: bool,
     #[serde(default)]
     log: Policy,
+    log_lookup: Option<String>,
     log_at: Option<String>,
     #[serde(default)]
     attestation: Policy,
@@ -152,6 +153,9 @@ impl Settings {
         config.leeway_s = self.leeway.unwrap_or(config.leeway_s);
         config.max_lifetime_s = self.max_lifetime.unwrap_or(config.max_lifetime_s);
         config.allow_missing_typ = self.allow_missing_typ.unwrap_or(config.allow_missing_typ);
+        if let Some(way) = &self.log_lookup {
+            config.log_lookup = way.parse().map_err(|error| setting(&error))?;
+        }
         if let Some(typ) = &self.accepted_typ {
             config.accepted_typ.clone_from(typ);
         }

@@ -24,6 +24,7 @@ pub struct Settings {
     tenants: Vec<String>,
     accept_eddsa: bool,
     log: String,
+    log_lookup: String,
     attestation: String,
     anchor: Option<String>,
     bounds: BTreeMap<String, f64>,
@@ -61,6 +62,7 @@ impl Settings {
         }
         config.tenants.clone_from(&self.tenants);
         config.accept_eddsa = self.accept_eddsa;
+        config.log_lookup = self.log_lookup.parse().map_err(value_error)?;
         config.check().map_err(value_error)?;
         Ok(config)
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use chancery_validate::anchor::Anchor;
 use chancery_validate::log::LogPolicy;
-use chancery_validate::{Attestation, Keys, Profile, TokenCache, Validator, ValidatorConfig};
+use chancery_validate::{Attestation, Keys, TokenCache, Validator, ValidatorConfig};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -21,7 +21,7 @@ use crate::place::Place;
 use crate::relying_party::{Current, Inner};
 use crate::{Bounds, BuildError, RelyingParty};
 
-/// Tokens that are remembered as being in their log: 32 octets each, some 4 MiB in all.
+/// Tokens that are remembered as being in their log: 40 octets each, some 4 MiB in all.
 const REMEMBERED_TOKENS: usize = 65_536;
 
 /// What a relying party is made of. All but the demands have defaults.
@@ -161,7 +161,7 @@ impl Builder {
         if self.log == LogPolicy::Off && self.anchor.is_none() {
             return Ok(());
         }
-        if self.config.profile != Profile::Strict {
+        if !self.config.has_logs() {
             return Err(BuildError::LogOfOthers);
         }
         let nowhere = self.sources.iter().find(|(_, source)| !source.tells_logs());

@@ -34,7 +34,10 @@ pub enum BuildError {
     #[error("the HTTP client could not be made: {0}")]
     Client(String),
     /// Logs are asked for tokens that are in none.
-    #[error("log and anchor are for profile `strict`: only its tokens and keys are in logs")]
+    #[error(
+        "log and anchor are for profile `strict`, or `oidc` with `log_lookup` `digest`: only their tokens \
+         and keys are in logs"
+    )]
     LogOfOthers,
     /// Nothing says where the logs are.
     #[error(

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use reqwest::header::{AGE, CACHE_CONTROL, ETAG, HeaderMap, IF_NONE_MATCH};
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, StatusCode, Url};
+use reqwest::{Client, Response, StatusCode, Url};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -110,17 +110,12 @@ impl Web {
         limit: usize,
         etag: Option<&str>,
     ) -> Result<Answer, FetchError> {
-        let transport = |why| FetchError::Transport { url: url.to_string(), why };
-        if url.scheme() == "https"
-            && let Some(why) = &self.no_tls
-        {
-            return Err(transport(why.to_string()));
-        }
+        self.check_tls(url)?;
         let mut request = self.client.get(url.clone());
         if let Some(etag) = etag {
             request = request.header(IF_NONE_MATCH, etag);
         }
-        let mut response = request.send().await.map_err(|error| failed(url, &error))?;
+        let response = request.send().await.map_err(|error| failed(url, &error))?;
         let status = response.status();
         let lifetime_s = lifetime_s(response.headers());
         if status == StatusCode::NOT_MODIFIED && etag.is_some() {
@@ -131,19 +126,50 @@ impl Web {
             return Err(FetchError::Status { url: url.to_string(), status: status.as_u16() });
         }
         let etag = etag_of(response.headers());
-        let too_long = || FetchError::TooLong { url: url.to_string(), limit };
-        if response.content_length().is_some_and(|length| length > limit as u64) {
-            return Err(too_long());
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
-            if body.len().saturating_add(chunk.len()) > limit {
-                return Err(too_long());
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = read_body(url, response, limit).await?;
         Ok(Answer { body: Some(body), lifetime_s, etag })
     }
+
+    /// GETs at most `limit` bytes, those of an answer 404 too: with the status.
+    pub async fn get_found_or_not(
+        &self,
+        url: &Url,
+        limit: usize,
+    ) -> Result<(u16, Vec<u8>), FetchError> {
+        self.check_tls(url)?;
+        let sent = self.client.get(url.clone()).send().await;
+        let response = sent.map_err(|error| failed(url, &error))?;
+        let status = response.status();
+        if !matches!(status, StatusCode::OK | StatusCode::NOT_FOUND) {
+            return Err(FetchError::Status { url: url.to_string(), status: status.as_u16() });
+        }
+        Ok((status.as_u16(), read_body(url, response, limit).await?))
+    }
+
+    fn check_tls(&self, url: &Url) -> Result<(), FetchError> {
+        match &self.no_tls {
+            Some(why) if url.scheme() == "https" => {
+                Err(FetchError::Transport { url: url.to_string(), why: why.to_string() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A body of at most `limit` bytes, counted while it arrives.
+async fn read_body(url: &Url, mut response: Response, limit: usize) -> Result<Vec<u8>, FetchError> {
+    let too_long = || FetchError::TooLong { url: url.to_string(), limit };
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(too_long());
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failed(url, &error))? {
+        if body.len().saturating_add(chunk.len()) > limit {
+            return Err(too_long());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// TLS, and why it cannot work if the system has no roots. That is no reason to fail here: a party

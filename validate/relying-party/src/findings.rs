@@ -1,6 +1,6 @@
 //! What logs say against tokens, told in the background.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,36 +84,37 @@ pub fn entry_of(token: &Validated) -> Hash {
     leaf_hash(text.as_bytes())
 }
 
-/// A bounded set of hashes that forgets the oldest.
+/// A bounded table of hashes, each with a place, that forgets the oldest.
 #[derive(Debug)]
 pub struct Seen {
-    generations: Mutex<(HashSet<Hash>, HashSet<Hash>)>,
+    generations: Mutex<(HashMap<Hash, u64>, HashMap<Hash, u64>)>,
     half: usize,
 }
 
 impl Seen {
-    /// A set of at most `entries`, rounded up to 2.
+    /// A table of at most `entries`, rounded up to 2.
     pub fn new(entries: usize) -> Self {
         Self { generations: Mutex::default(), half: entries.div_ceil(2).max(1) }
     }
 
-    /// Whether the hash is there.
-    pub fn has(&self, hash: &Hash) -> bool {
+    /// The place, if the hash is there.
+    pub fn place(&self, hash: &Hash) -> Option<u64> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
-        generations.0.contains(hash) || generations.1.contains(hash)
+        generations.0.get(hash).or_else(|| generations.1.get(hash)).copied()
     }
 
-    /// Adds a hash; says whether it is new.
-    pub fn add(&self, hash: Hash) -> bool {
+    /// Adds a hash with its place; says whether it is new.
+    pub fn add(&self, hash: Hash, place: u64) -> bool {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let (young, old) = &mut *generations;
-        if young.contains(&hash) || old.contains(&hash) {
+        if young.contains_key(&hash) || old.contains_key(&hash) {
             return false;
         }
         if young.len() >= self.half {
             *old = std::mem::take(young);
         }
-        young.insert(hash)
+        young.insert(hash, place);
+        true
     }
 }
 
@@ -126,10 +127,11 @@ mod tests {
         let seen = Seen::new(10);
         let hash = |number: u32| leaf_hash(&number.to_be_bytes());
         for number in 0..100 {
-            assert!(seen.add(hash(number)));
-            assert!(!seen.add(hash(number)));
-            let known = (0..=number).filter(|n| seen.has(&hash(*n))).count();
-            assert!(known <= 10 && seen.has(&hash(number)), "{known}");
+            assert!(seen.add(hash(number), u64::from(number)));
+            assert!(!seen.add(hash(number), 0));
+            let known = (0..=number).filter(|n| seen.place(&hash(*n)).is_some()).count();
+            assert_eq!(seen.place(&hash(number)), Some(u64::from(number)));
+            assert!(known <= 10, "{known}");
         }
     }
 }

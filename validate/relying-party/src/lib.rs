@@ -117,5 +117,5 @@ pub use status::{IssuerStatus, KeyState, LogStatus, Status};
 pub use chancery_validate::anchor::Anchor;
 pub use chancery_validate::log::{LogPolicy, Verdict};
 pub use chancery_validate::{
-    Attestation, Profile, Rejection, RejectionCode, Step, Validated, ValidatorConfig,
+    Attestation, LogLookup, Profile, Rejection, RejectionCode, Step, Validated, ValidatorConfig,
 };

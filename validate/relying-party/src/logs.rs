@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chancery_tlog::note::Note;
-use chancery_tlog::{Checkpoint, EntriesTileId, LogId, TILE_WIDTH, TileId};
+use chancery_tlog::{Checkpoint, EntriesTileId, Hash, LogId, TILE_WIDTH, TileId};
 use chancery_token::jwks::KeySet;
 use chancery_validate::anchor::{Anchor, AnchorReader, Recollection};
-use chancery_validate::log::{LogReader, Verdict, look_up};
+use chancery_validate::log::{LogReader, Search, Verdict, look_up};
 use chancery_validate::{Keys, Validated};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -120,14 +120,16 @@ impl Logs {
         unix_s: u64,
     ) -> Verdict {
         let unknown = |why: &str| Verdict::Unknown { why: why.to_owned() };
-        let Some(address) = token.log_address() else {
+        let address = token.log_address();
+        let Some(log) = address.or(token.key_log()).map(|place| place.log()) else {
             return unknown("the token's key was announced in no log");
         };
         let Some(place) = place else { return unknown(NO_PLACE) };
         let mut memory = Memory::new(place);
-        let log = address.log();
         self.gather(&mut memory, vec![(log, Object::Vkey), (log, Object::Checkpoint)]).await;
-        memory.expect_path(log, address.index());
+        if let Some(address) = address {
+            memory.expect_path(log, address.index());
+        }
         for _ in 0..MAX_RUNS {
             let missing = memory.missing.take();
             self.gather(&mut memory, missing).await;
@@ -422,6 +424,15 @@ impl LogReader for OneLog<'_> {
     fn vkey(&self) -> Result<String, String> {
         let bytes = self.0.read(self.1, Object::Vkey)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+    }
+
+    fn search(&self, leaf: &Hash) -> Result<Search, String> {
+        let bytes = self.0.read(self.1, Object::Search(*leaf))?;
+        let search = Search::parse(&bytes).ok_or_else(|| "it says nothing".to_owned())?;
+        if let Search::At(index) = search {
+            self.0.expect_path(self.1, index);
+        }
+        Ok(search)
     }
 }
 

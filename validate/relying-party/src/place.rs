@@ -3,8 +3,11 @@
 use std::io::Read as _;
 use std::path::Path;
 
-use chancery_tlog::{EntriesTileId, FULL_TILE_BYTES, LogId, MAX_ENTRY_BYTES, TILE_WIDTH, TileId};
+use chancery_tlog::{
+    EntriesTileId, FULL_TILE_BYTES, Hash, LogId, MAX_ENTRY_BYTES, TILE_WIDTH, TileId,
+};
 use chancery_token::jwks::MAX_SET_BYTES;
+use chancery_validate::log::Search;
 
 use crate::error::FetchError;
 use crate::fetch::Web;
@@ -21,7 +24,7 @@ pub enum Place {
     Folder(String),
 }
 
-/// One object of a log (c2sp.org/tlog-tiles), and Chancery's two beside them.
+/// One object of a log (c2sp.org/tlog-tiles), and Chancery's three beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     /// The log's verifier key.
@@ -34,12 +37,16 @@ pub enum Object {
     Tile(TileId),
     /// A bundle of entries.
     Entries(EntriesTileId),
+    /// Where a leaf stands, as whoever serves the log says.
+    Search(Hash),
 }
 
 /// A verifier key is a line.
 const MAX_VKEY_BYTES: usize = 4 * 1024;
 /// A checkpoint with the cosignatures of some hundred witnesses.
 const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
+/// Two numbers, or a problem document with one.
+const MAX_SEARCH_BYTES: usize = 4 * 1024;
 /// A full bundle of the longest entries, each behind its length in two octets.
 const MAX_BUNDLE_BYTES: usize = TILE_WIDTH as usize * (MAX_ENTRY_BYTES + 2);
 /// A set of the largest size in base64url, between a header and a signature.
@@ -69,6 +76,9 @@ impl Place {
         let template = match self {
             Self::Web(template) | Self::Folder(template) => template,
         };
+        if let Object::Search(_) = object {
+            return self.search(web, at(template, &object.path())).await;
+        }
         let mut answer = self.read_at(web, at(template, &object.path()), object.limit()).await;
         // A log may drop a partial tile once the full one is there (c2sp.org/tlog-tiles).
         if let (Err(error), Some(full)) = (&answer, object.full())
@@ -77,6 +87,28 @@ impl Place {
             answer = self.read_at(web, at(template, &full.path()), full.limit()).await;
         }
         answer
+    }
+
+    /// Asks for the place of a leaf. "Nowhere" comes with status 404, and counts only if it says how
+    /// far was searched: a web server that knows no such path has not searched.
+    async fn search(&self, web: &Web, at: String) -> Result<Vec<u8>, FetchError> {
+        // Named shortly: the hash in the URL would push the reason out of what is shown of it.
+        let failed = |why: String| FetchError::Content { url: "by-digest".to_owned(), why };
+        if let Self::Folder(_) = self {
+            let why = "files cannot be searched; name the URL of the service instead";
+            return Err(failed(why.to_owned()));
+        }
+        let answer = web.get_found_or_not(&web.url(&at)?, MAX_SEARCH_BYTES).await;
+        let (status, body) = answer.map_err(|error| match error {
+            FetchError::Status { status, .. } => failed(format!("HTTP status {status}")),
+            FetchError::Transport { why, .. } => failed(why),
+            other => other,
+        })?;
+        match (status, Search::parse(&body)) {
+            (200, Some(Search::At(_))) | (404, Some(Search::Absent { .. })) => Ok(body),
+            (200, _) => Err(failed("it names no index".to_owned())),
+            _ => Err(failed(format!("HTTP status {status}, and not from a search"))),
+        }
     }
 
     async fn read_at(&self, web: &Web, at: String, limit: usize) -> Result<Vec<u8>, FetchError> {
@@ -120,6 +152,7 @@ impl Object {
             Self::KeySet => "keys.jwt".to_owned(),
             Self::Tile(id) => id.path(),
             Self::Entries(id) => id.path(),
+            Self::Search(leaf) => Search::path(&leaf),
         }
     }
 
@@ -130,6 +163,7 @@ impl Object {
             Self::KeySet => MAX_SIGNED_SET_BYTES,
             Self::Tile(_) => FULL_TILE_BYTES,
             Self::Entries(_) => MAX_BUNDLE_BYTES,
+            Self::Search(_) => MAX_SEARCH_BYTES,
         }
     }
 
@@ -146,6 +180,6 @@ impl Object {
 
     /// Whether the object changes: then it is not used again for long.
     pub const fn changes(self) -> bool {
-        matches!(self, Self::Checkpoint | Self::KeySet)
+        matches!(self, Self::Checkpoint | Self::KeySet | Self::Search(_))
     }
 }

@@ -358,14 +358,14 @@ impl Inner {
             return Ok(Accepted { token, log: None });
         }
         let entry = entry_of(&token);
-        if let Some(address) = token.log_address().filter(|_| self.in_log.has(&entry)) {
-            return Ok(Accepted { token, log: Some(Verdict::InLog { index: address.index() }) });
+        if let Some(index) = self.in_log.place(&entry) {
+            return Ok(Accepted { token, log: Some(Verdict::InLog { index }) });
         }
         if self.log == LogPolicy::Require {
             return Err(token);
         }
         // A verdict is about now; a tool that judges at another time asks for no report.
-        if at.is_none() && self.looked_at.add(entry) {
+        if at.is_none() && self.looked_at.add(entry, 0) {
             self.report(token.clone());
         }
         Ok(Accepted { token, log: None })
@@ -388,8 +388,8 @@ impl Inner {
         };
         let unix_s = at.unwrap_or_else(|| self.clock.now().unix_s);
         let verdict = logs.look_up(token, self.place_of(token).as_ref(), unix_s).await;
-        if matches!(verdict, Verdict::InLog { .. }) {
-            self.in_log.add(entry_of(token));
+        if let Verdict::InLog { index } = verdict {
+            self.in_log.add(entry_of(token), index);
         }
         verdict
     }

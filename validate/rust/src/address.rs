@@ -42,6 +42,13 @@ impl LogAddress {
         b64::decode_array::<JTI_RANDOM_BYTES>(random).ok()?;
         Some(Self { log, index: decimal(index)? })
     }
+
+    /// Whether a `jti` has the form of an address, in whichever log.
+    pub(crate) fn is_jti(jti: &str) -> bool {
+        jti.rsplit_once('.').is_some_and(|(address, random)| {
+            b64::decode_array::<JTI_RANDOM_BYTES>(random).is_ok() && Self::of_key(address).is_some()
+        })
+    }
 }
 
 impl fmt::Display for LogAddress {

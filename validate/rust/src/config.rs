@@ -79,6 +79,44 @@ impl FromStr for Profile {
     }
 }
 
+/// How the log of a token's key says where the token's entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum LogLookup {
+    /// By the address in its `jti`, which the signer wrote.
+    #[default]
+    Address,
+    /// By the digest of its entry: for realms whose tokens somebody else composes, `jti` included, as
+    /// Kubernetes' API server does. Whoever serves the log is asked for the place; the answer is
+    /// believed only with a proof.
+    Digest,
+}
+
+impl LogLookup {
+    /// The name, as options spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Digest => "digest",
+        }
+    }
+}
+
+impl fmt::Display for LogLookup {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for LogLookup {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let known = [Self::Address, Self::Digest].into_iter().find(|way| way.as_str() == name);
+        known.ok_or_else(|| ConfigError::UnknownLookup(name.to_owned()))
+    }
+}
+
 /// What a relying party demands.
 ///
 /// There is no leeway for a key's window and for the time at which it leaves its set: those are
@@ -113,6 +151,9 @@ pub struct ValidatorConfig {
     /// Under [`Profile::Entra`] the tenants (`tid`) that are accepted; an empty list accepts those
     /// that the issuers allow, which is every tenant if one of them holds `{tenantid}`.
     pub tenants: Vec<String>,
+    /// How tokens are found in their log. With [`LogLookup::Digest`] `jti` may be anything but an
+    /// address in another log than the key's.
+    pub log_lookup: LogLookup,
 }
 
 impl ValidatorConfig {
@@ -151,6 +192,18 @@ impl ValidatorConfig {
             accept_eddsa: false,
             algorithms: Vec::new(),
             tenants: Vec::new(),
+            log_lookup: LogLookup::default(),
+        }
+    }
+
+    /// Whether tokens and keys of the profile can be in logs.
+    #[must_use]
+    pub fn has_logs(&self) -> bool {
+        match self.profile {
+            Profile::Strict => true,
+            // Kubernetes' tokens: ordinary ones, but for their keys.
+            Profile::Oidc => self.log_lookup == LogLookup::Digest,
+            Profile::Entra => false,
         }
     }
 
@@ -182,6 +235,9 @@ impl ValidatorConfig {
         if let Some(tenant) = tenants.iter().find(|tenant| !tenant::is_tenant(tenant)) {
             return Err(ConfigError::Tenant(tenant.clone()));
         }
+        if self.profile == Profile::Entra && self.log_lookup == LogLookup::Digest {
+            return Err(ConfigError::Lookup);
+        }
         if self.accepted_typ.is_empty() && !self.allow_missing_typ {
             return Err(ConfigError::NoTyp);
         }
@@ -210,6 +266,12 @@ pub enum ConfigError {
     /// There is no such profile.
     #[error("`{0}` is no profile; there are `strict`, `oidc` and `entra`")]
     UnknownProfile(String),
+    /// There is no such way to find tokens in logs.
+    #[error("`{0}` is no way to find a token in its log; there are `address` and `digest`")]
+    UnknownLookup(String),
+    /// Tokens of profile `entra` are in no log.
+    #[error("tokens of profile `entra` are in no log, so they are not found by digest")]
+    Lookup,
     /// No issuer, or an empty one.
     #[error("name at least one issuer, none of them empty")]
     NoIssuer,
@@ -287,6 +349,11 @@ mod tests {
         for profile in Profile::ALL {
             assert_eq!(profile.as_str().parse(), Ok(profile));
         }
+        for way in [LogLookup::Address, LogLookup::Digest] {
+            assert_eq!(way.to_string().parse(), Ok(way));
+        }
+        let unknown = ConfigError::UnknownLookup("Digest".into());
+        assert_eq!("Digest".parse::<LogLookup>(), Err(unknown));
         let unknown = ConfigError::UnknownProfile("Strict".into());
         assert_eq!("Strict".parse::<Profile>(), Err(unknown));
     }
@@ -319,6 +386,8 @@ mod tests {
         assert_eq!(with(&strict, |c| c.tenants = vec![TENANT.into()]), Err(ConfigError::Tenants));
         let tenant = ConfigError::Tenant("common".into());
         assert_eq!(with(&entra, |c| c.tenants = vec!["common".into()]), Err(tenant));
+        assert_eq!(with(&entra, |c| c.log_lookup = LogLookup::Digest), Err(ConfigError::Lookup));
+        assert_eq!(with(&strict, |c| c.log_lookup = LogLookup::Digest), Ok(()));
         assert_eq!(with(&strict, |c| c.accepted_typ.clear()), Err(ConfigError::NoTyp));
         assert_eq!(with(&strict, |c| c.leeway_s = 301), Err(ConfigError::Leeway(301)));
         assert_eq!(with(&strict, |c| c.max_lifetime_s = Some(0)), Err(ConfigError::NoLifetime));

@@ -16,8 +16,8 @@ use crate::claims::{Headers, Signed, Verified, bad, claimed, missing, take_apart
 use crate::explain::{Recorder, shown};
 use crate::keys::{Keys, not_at_hand};
 use crate::{
-    Claims, LogAddress, Profile, Rejection, RejectionCode, TokenCache, Validated, ValidatorConfig,
-    tenant,
+    Claims, LogAddress, LogLookup, Profile, Rejection, RejectionCode, TokenCache, Validated,
+    ValidatorConfig, tenant,
 };
 
 /// What a judgement goes by.
@@ -74,7 +74,7 @@ pub fn judge(
 
     // The token's place in the log of the key.
     let jti = || option(claims.jti);
-    let address = to.check("log_address", jti, check_address(&claims, &terms))?;
+    let address = to.check("log_address", jti, check_address(config, &claims, &terms))?;
 
     if let (Some(cache), true) = (court.cache, fresh) {
         cache.keep(token, &signed);
@@ -411,15 +411,22 @@ fn check_not_before(
 }
 
 /// Section 5 of the design: a token that names another log than its key's, or none, could not be
-/// looked up where the key's owner would see it.
-fn check_address(claims: &Claims<'_>, terms: &Terms<'_>) -> Result<Option<LogAddress>, Rejection> {
+/// looked up where the key's owner would see it. One that is looked up by digest needs no address,
+/// and the one that it has is not used: whoever composed it may have chosen a place of another entry.
+fn check_address(
+    config: &ValidatorConfig,
+    claims: &Claims<'_>,
+    terms: &Terms<'_>,
+) -> Result<Option<LogAddress>, Rejection> {
     let Some(log) = terms.log.map(|address| address.log()) else { return Ok(None) };
     let spelled = terms.log_text.and_then(|text| text.split('.').next()).unwrap_or_default();
     let address = claims.jti.and_then(|jti| LogAddress::of_jti(jti, spelled, log));
-    address.map(Some).ok_or_else(|| {
-        let text = format!("`jti` is `{}`, not `{log}.<index>.<random>`", option(claims.jti));
-        Rejection::new(RejectionCode::LogIdMismatch, text)
-    })
+    let by_digest = config.log_lookup == LogLookup::Digest;
+    let is_foreign = || by_digest && !claims.jti.is_some_and(LogAddress::is_jti);
+    demand(address.is_some() || is_foreign(), RejectionCode::LogIdMismatch, || {
+        format!("`jti` is `{}`, not `{log}.<index>.<random>`", option(claims.jti))
+    })?;
+    Ok(address.filter(|_| !by_digest))
 }
 
 fn demand(

@@ -37,7 +37,7 @@ pub use cache::TokenCache;
 pub use claims::{Audiences, Claims};
 pub use config::{
     ConfigError, DEFAULT_LEEWAY_S, DEFAULT_MAX_LIFETIME_S, DEFAULT_TYP, ENTRA_MAX_LIFETIME_S,
-    MAX_LEEWAY_S, Profile, ValidatorConfig,
+    LogLookup, MAX_LEEWAY_S, Profile, ValidatorConfig,
 };
 pub use explain::{Explanation, Step};
 pub use keys::Keys;

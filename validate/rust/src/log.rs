@@ -1,6 +1,8 @@
 //! Looking a token up in the log that it names: five verdicts, never mixed up.
 //!
-//! The token alone gives its leaf and, by `jti`, its place. The log gives a signed checkpoint and
+//! The token alone gives its leaf and, by `jti`, its place. Where somebody else composes the tokens,
+//! whoever serves the log is asked for the place of the leaf; a false answer is found out, and "not
+//! there" is no proof of anything, so it is [`Verdict::Missing`] and never [`Verdict::Forged`]. The log gives a signed checkpoint and
 //! tiles. Nothing that is read is trusted: the log's key must be the one that the log id names, the
 //! checkpoint must be signed by it, and the leaf must stand under its root. So the reader, and
 //! whoever serves the log to it, can cause [`Verdict::Unknown`], or hold back news; it cannot make a
@@ -15,6 +17,9 @@ use chancery_tlog::{
     Checkpoint, Hash, LogId, ProofError, TileId, TileSource, TlogProof, inclusion_proof,
     leaf_from_tiles, leaf_hash, verify_inclusion,
 };
+
+use chancery_token::json;
+use serde_json::Value;
 
 use crate::explain::shown;
 use crate::{Rejection, RejectionCode, Validated};
@@ -46,6 +51,48 @@ pub trait LogReader {
     /// # Errors
     /// As for [`LogReader::checkpoint`].
     fn vkey(&self) -> Result<String, Self::Error>;
+
+    /// Where the leaf stands, as whoever serves the log says. Asked only for tokens that are found by
+    /// digest, after the checkpoint was read.
+    ///
+    /// # Errors
+    /// As for [`LogReader::checkpoint`].
+    fn search(&self, leaf: &Hash) -> Result<Search, Self::Error>;
+}
+
+/// What whoever serves a log says about where a leaf stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Search {
+    /// There.
+    At(u64),
+    /// Nowhere among so many leaves from the first on.
+    Absent {
+        /// How many.
+        searched: u64,
+    },
+}
+
+impl Search {
+    /// The path to ask below a log, `by-digest/<leaf hash in hexadecimal>`.
+    #[must_use]
+    pub fn path(leaf: &Hash) -> String {
+        let mut path = "by-digest/".to_owned();
+        for byte in leaf.0 {
+            path.push_str(&format!("{byte:02x}"));
+        }
+        path
+    }
+
+    /// Reads the body of an answer: the JSON member `index`, or `searched` alone.
+    #[must_use]
+    pub fn parse(body: &[u8]) -> Option<Self> {
+        let members = json::parse_object(body).ok()?;
+        let number = |name: &str| members.get(name).map(Value::as_u64);
+        match (number("index"), number("searched")) {
+            (Some(index), _) => index.map(Self::At),
+            (None, searched) => searched.flatten().map(|searched| Self::Absent { searched }),
+        }
+    }
 }
 
 /// What a log says about a token.
@@ -56,9 +103,11 @@ pub enum Verdict {
         /// The place.
         index: u64,
     },
-    /// The place is beyond the log's end, and the time to publish the entry is not over.
+    /// The place is beyond the log's end, or the leaf is not found, and the time to publish the entry
+    /// is not over.
     Pending,
-    /// The place is beyond the log's end, although the time to publish the entry is over.
+    /// The place is beyond the log's end, or the leaf is not found, although the time to publish the
+    /// entry is over.
     Missing,
     /// Another leaf stands at the token's place under a verified root: a proof that the log's owner
     /// never logged this token there.
@@ -150,7 +199,9 @@ pub fn apply(verdict: &Verdict, policy: LogPolicy) -> Result<(), Rejection> {
         Verdict::Pending => {
             (RejectionCode::LogPending, "the entry is not published yet".to_owned())
         }
-        Verdict::Missing => (RejectionCode::LogMissing, "the log ends before the entry".to_owned()),
+        Verdict::Missing => {
+            (RejectionCode::LogMissing, "the log does not hold the entry".to_owned())
+        }
         Verdict::Forged { index, expected, found, .. } => (
             RejectionCode::LogForged,
             format!("at index {index} stands leaf `{found}`, the token's is `{expected}`"),
@@ -167,18 +218,22 @@ fn find(
     now: u64,
     publish_within_s: u64,
 ) -> Result<Verdict, String> {
-    let address = token.log_address().ok_or("the token's key was announced in no log")?;
-    let index = address.index();
+    let address = token.log_address();
+    let log = address.or(token.key_log()).ok_or("the token's key was announced in no log")?.log();
     let expected = leaf(token)?;
-    let key = log_key(reader, address.log())?;
+    let key = log_key(reader, log)?;
 
     let note = reader.checkpoint().map_err(|error| unread("checkpoint", &error))?;
     let (checkpoint, note) = Checkpoint::open(&note, std::slice::from_ref(&key))
         .map_err(|error| format!("the log's checkpoint is not believed: {error}"))?;
-    if index >= checkpoint.size {
+    let index = match address {
+        Some(address) => Some(address.index()),
+        None => searched(reader, &expected, checkpoint.size)?,
+    };
+    let Some(index) = index.filter(|index| *index < checkpoint.size) else {
         let published = token.claims().iat.saturating_add(publish_within_s);
         return Ok(if now < published { Verdict::Pending } else { Verdict::Missing });
-    }
+    };
 
     // Which leaf stands there is believed only under the verified root. A leaf that is not under it
     // shows that whoever serves the tiles is broken or lies, and nothing about the token.
@@ -190,8 +245,24 @@ fn find(
     if found == expected {
         return Ok(Verdict::InLog { index });
     }
+    if address.is_none() {
+        // The token did not name this place: the answer is false, which says nothing about the token.
+        return Err(format!("the log is said to hold the token at {index}, and it does not"));
+    }
     let proof = TlogProof { extra: None, index, hashes, checkpoint: note.encode() };
     Ok(Verdict::Forged { index, expected, found, vkey: key.to_string(), proof: Box::new(proof) })
+}
+
+/// The place of a leaf, as whoever serves the log says. That it is nowhere is an answer only if the
+/// whole tree at hand was searched.
+fn searched<R: LogReader>(reader: &R, leaf: &Hash, size: u64) -> Result<Option<u64>, String> {
+    match reader.search(leaf).map_err(|error| unread("index of digests", &error))? {
+        Search::At(index) => Ok(Some(index)),
+        Search::Absent { searched } if searched >= size => Ok(None),
+        Search::Absent { searched } => Err(format!(
+            "only the first {searched} of the log's {size} entries can be searched yet"
+        )),
+    }
 }
 
 /// The leaf of the token's entry, from the token alone.

@@ -167,7 +167,7 @@ rejection_codes! {
         "`nbf` is further in the future than the leeway.",
         "Wait until then, or check the clocks.";
     LogIdMismatch, "log_id_mismatch",
-        "`jti` does not name a place in the log in which the key was announced.",
+        "`jti` does not name a place in the log in which the key was announced; or, where tokens are found by digest, it names one in another log.",
         "Treat it as an attack: the key's signer writes no such token.";
     LogMissing, "log_missing",
         "The log does not hold the token, although the time to publish it is over.",

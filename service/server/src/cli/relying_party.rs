@@ -10,7 +10,7 @@ use chancery_relying_party::{Builder, RelyingParty};
 use chancery_token::Algorithm;
 use chancery_validate::anchor::Anchor;
 use chancery_validate::log::LogPolicy;
-use chancery_validate::{Attestation, Profile, ValidatorConfig};
+use chancery_validate::{Attestation, LogLookup, Profile, ValidatorConfig};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 
@@ -51,6 +51,10 @@ pub struct RelyingPartyArgs {
     /// Whether to look tokens up in their log
     #[arg(long, value_enum, default_value = "off")]
     pub log: Mode,
+    /// How tokens are found in their log: by the address in `jti`, or by digest, for tokens of
+    /// Kubernetes (with profile oidc)
+    #[arg(long, default_value = "address", value_name = "address|digest")]
+    pub log_lookup: LogLookup,
     /// Where logs are, a URL or folder that ends before `checkpoint`; `{log}` in it stands for the
     /// log's id (default: from discovery)
     #[arg(long, value_name = "PLACE")]
@@ -156,6 +160,7 @@ impl RelyingPartyArgs {
         }
         config.algorithms.clone_from(&self.algorithm);
         config.accept_eddsa = self.accept_eddsa;
+        config.log_lookup = self.log_lookup;
         config.check()?;
         Ok(config)
     }
@@ -202,10 +207,12 @@ impl RelyingPartyArgs {
             (Mode::Off, Some(_)) => "--anchor",
             (Mode::Off, None) => return Ok(()),
         };
-        if self.profile != Profile::Strict {
+        let by_digest = self.log_lookup == LogLookup::Digest;
+        if self.profile != Profile::Strict && !(self.profile == Profile::Oidc && by_digest) {
             bail!(
                 "{option} does not go with --profile {}: keys of other issuers name no log; with \
-                 Chancery's own issuers use --profile strict",
+                 Chancery's own issuers use --profile strict, for tokens of Kubernetes --profile \
+                 oidc with --log-lookup digest",
                 self.profile
             );
         }

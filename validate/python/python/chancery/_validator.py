@@ -59,6 +59,8 @@ class Validator(_native.NativeValidator):
         tenants: Under `entra` the accepted tenants (`tid`).
         accept_eddsa: Whether a token may say `EdDSA` for an Ed25519 key.
         log: `report` or `require` that the token is in the log of its key's signer.
+        log_lookup: How a token is found in its log: by the `address` in its `jti`, or by `digest`, for
+            tokens of Kubernetes (with profile `oidc`).
         log_at: Where logs are: a URL or a folder that ends before `checkpoint`; `{log}` in it stands
             for a log's id. By default where the issuer's metadata says.
         attestation: `report` or `require` evidence about the key's signer.
@@ -96,6 +98,7 @@ class Validator(_native.NativeValidator):
         tenants: Iterable[str] | None = None,
         accept_eddsa: bool = False,
         log: Literal["off", "report", "require"] = "off",
+        log_lookup: Literal["address", "digest"] = "address",
         log_at: str | None = None,
         attestation: Literal["off", "report", "require"] = "off",
         anchor: str | None = None,
@@ -124,6 +127,7 @@ class Validator(_native.NativeValidator):
                 "tenants": _texts("tenants", tenants or ()),
                 "accept_eddsa": accept_eddsa,
                 "log": log,
+                "log_lookup": log_lookup,
                 "log_at": log_at,
                 "attestation": attestation,
                 "anchor": anchor,

@@ -8,6 +8,7 @@
 )]
 
 mod anchor;
+mod digests;
 mod fetching;
 mod https;
 mod keys;

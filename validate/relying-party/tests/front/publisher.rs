@@ -15,6 +15,7 @@ use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, LogId, TileBuilder, encode_entry, leaf_hash};
 use chancery_token::jwks::{Member, Window, to_json};
 use chancery_token::{Algorithm, RsaBits, SigningKey, b64, jws};
+use chancery_validate::log::Search;
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -36,6 +37,8 @@ pub enum Fault {
     Huge,
     /// With these bytes.
     Bytes(Vec<u8>),
+    /// With this status and these bytes.
+    Says(u16, String),
     /// With a redirect.
     Redirect(String),
     /// A good answer, in small pieces and without a length.
@@ -231,6 +234,24 @@ impl Publisher {
         token
     }
 
+    /// A token of Kubernetes' form under the newest key: its `jti` is no address.
+    pub fn foreign_token(&self, iat: u64) -> String {
+        let claims = json!({
+            "iss": self.issuer, "sub": "system:serviceaccount:ns:sa", "aud": [AUDIENCE], "iat": iat,
+            "nbf": iat, "exp": iat + 600, "jti": "0d1c6b0e-4c1c-4b26-9d3a-6f4f6a1b2c3d",
+            "kubernetes.io": {"namespace": "ns", "serviceaccount": {"name": "sa", "uid": "u"}},
+        });
+        sign_as("JWT", &self.keys.last().unwrap().key, &claims)
+    }
+
+    /// The same, in the log, which is not published yet; and the path that finds it.
+    pub fn logged_foreign_token(&mut self, iat: u64) -> (String, usize, String) {
+        let token = self.foreign_token(iat);
+        let entry = entry_of(&token, self.keys.last().unwrap());
+        let path = self.log_path(&Search::path(&leaf_hash(&entry)));
+        (token, self.log.append(entry), path)
+    }
+
     /// Serves the log as it is now.
     pub fn publish_log(&self) {
         let prefix = format!("/log/{}", self.log.id);
@@ -296,6 +317,11 @@ impl Log {
         }
     }
 
+    /// Forgets the last entries.
+    pub fn entries_end_before(&mut self, last: usize) {
+        self.entries.truncate(self.entries.len() - last);
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -313,9 +339,13 @@ fn entry_of(token: &str, key: &Key) -> Vec<u8> {
 }
 
 pub fn sign(key: &SigningKey, claims: &Value) -> String {
+    sign_as("at+jwt", key, claims)
+}
+
+fn sign_as(typ: &str, key: &SigningKey, claims: &Value) -> String {
     let public = key.public();
     let payload = claims.to_string();
-    let input = jws::signing_input(public.algorithm(), "at+jwt", &public.kid(), payload.as_bytes());
+    let input = jws::signing_input(public.algorithm(), typ, &public.kid(), payload.as_bytes());
     let signature = key.sign(input.as_bytes()).unwrap();
     jws::assemble(input, &signature)
 }
@@ -357,6 +387,7 @@ async fn answer(
             body.into_response()
         }
         Fault::Bytes(bytes) => bytes.into_response(),
+        Fault::Says(status, body) => (StatusCode::from_u16(status).unwrap(), body).into_response(),
         Fault::Redirect(to) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
         Fault::Pieces => {
             let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chancery_token::Algorithm;
-use chancery_validate::{Keys, Rejection, RejectionCode, TokenCache, Validator, ValidatorConfig};
+use chancery_validate::{
+    Keys, LogLookup, Rejection, RejectionCode, TokenCache, Validator, ValidatorConfig,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::cases;
@@ -84,6 +86,8 @@ impl From<&Config> for ValidatorConfig {
             accept_eddsa: config.accept_eddsa,
             algorithms: config.algorithms,
             tenants: config.tenants,
+            // The corpus judges tokens alone, without any log.
+            log_lookup: LogLookup::Address,
         }
     }
 }

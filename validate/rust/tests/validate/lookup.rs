@@ -7,8 +7,8 @@ use chancery_entry::{Entry, TokenEntry};
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
-use chancery_validate::log::{LogPolicy, LogReader, Verdict, apply, look_up};
-use chancery_validate::{Attestation, RejectionCode, Validated, Validator};
+use chancery_validate::log::{LogPolicy, LogReader, Search, Verdict, apply, look_up};
+use chancery_validate::{Attestation, LogLookup, Rejection, RejectionCode, Validated, Validator};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -23,6 +23,8 @@ struct MemoryLog {
     checkpoint: Vec<u8>,
     tiles: BTreeMap<String, Vec<u8>>,
     fails: Option<&'static str>,
+    /// What is said about every leaf, if not what is true.
+    says: Option<Search>,
     read: RefCell<Vec<TileId>>,
 }
 
@@ -55,8 +57,21 @@ impl Identity {
             checkpoint: note.into_bytes(),
             tiles,
             fails: None,
+            says: None,
             read: RefCell::default(),
         }
+    }
+
+    /// A validated token whose `jti` somebody else chose, found by digest, and its leaf.
+    fn foreign_token(&self, jti: &str) -> Result<(Validated, Hash), Rejection> {
+        let draft = good().claim("jti", jti).member("log", format!("{}.0", self.id));
+        let mut config = draft.configuration();
+        config.log_lookup = LogLookup::Digest;
+        let validator = Validator::from_jwks(config, draft.keys().as_bytes()).unwrap();
+        let token = validator.validate(&draft.token(), NOW)?;
+        let kid = *key(Algorithm::Es256).public().kid().as_bytes();
+        let entry = TokenEntry::of(kid, NOW - 60, NOW + 540, token.signing_input().as_bytes());
+        Ok((token, leaf_hash(&Entry::Token(entry).encode().unwrap())))
     }
 
     /// A validated token at `index` of this log, and its leaf.
@@ -89,6 +104,18 @@ impl LogReader for MemoryLog {
 
     fn vkey(&self) -> Result<String, String> {
         self.fail("vkey").map(|()| self.vkey.clone())
+    }
+
+    fn search(&self, leaf: &Hash) -> Result<Search, String> {
+        self.fail("search")?;
+        if let Some(said) = self.says {
+            return Ok(said);
+        }
+        let level = self.tiles.iter().filter(|(path, _)| path.starts_with("tile/0/"));
+        let leaves: Vec<&[u8]> = level.flat_map(|(_, tile)| tile.chunks(32)).collect();
+        let index = leaves.iter().position(|known| *known == leaf.0);
+        let searched = leaves.len() as u64;
+        Ok(index.map_or(Search::Absent { searched }, |index| Search::At(index as u64)))
     }
 }
 
@@ -316,6 +343,107 @@ fn the_leaf_names_the_key_by_its_thumbprint() {
     let entry = TokenEntry::of(kid, NOW - 60, NOW + 540, token.signing_input().as_bytes());
     let log = identity.log(&[leaf_hash(&Entry::Token(entry).encode().unwrap())]);
     assert_eq!(log.ask(&token), Verdict::InLog { index: 0 });
+}
+
+const UUID: &str = "0d1c6b0e-4c1c-4b26-9d3a-6f4f6a1b2c3d";
+
+#[test]
+fn a_token_that_somebody_else_composed_is_found_by_digest() {
+    let identity = Identity::new();
+    let (token, leaf) = identity.foreign_token(UUID).unwrap();
+    assert_eq!((token.log_address(), token.key_log().map(|at| at.index())), (None, Some(0)));
+    for (index, size) in [(0, 1), (5, 9), (256, 300), (299, 300)] {
+        let leaves = (0..size).map(|at| if at == index { leaf } else { filler(at) });
+        let log = identity.log(&leaves.collect::<Vec<_>>());
+        assert_eq!(log.ask(&token), Verdict::InLog { index: index as u64 });
+    }
+}
+
+/// Absence is no proof: time decides between the two, and nothing makes it a forgery.
+#[test]
+fn absent_by_digest_is_pending_and_then_missing() {
+    let identity = Identity::new();
+    let (token, _) = identity.foreign_token(UUID).unwrap();
+    let log = identity.log(&(0..300).map(filler).collect::<Vec<_>>());
+    let issued = token.claims().iat;
+    for (age_s, young) in [(0, true), (9, true), (10, false), (60, false)] {
+        let wanted = if young { Verdict::Pending } else { Verdict::Missing };
+        assert_eq!(look_up(&token, &log, issued + age_s, PUBLISH_WITHIN_S), wanted);
+    }
+    let rejection = apply(&Verdict::Missing, LogPolicy::Require).unwrap_err();
+    assert_eq!((rejection.code(), rejection.retryable()), (RejectionCode::LogMissing, false));
+}
+
+/// Whoever serves the log can say anything: it gets no token accepted, and none called forged.
+#[test]
+fn false_answers_prove_nothing() {
+    let identity = Identity::new();
+    let (token, leaf) = identity.foreign_token(UUID).unwrap();
+    let honest = identity.log(&(0..300).map(filler).collect::<Vec<_>>());
+    let says = |log: &MemoryLog, said| MemoryLog { says: Some(said), ..log.clone() }.ask(&token);
+    for index in [0, 7, 299] {
+        assert!(
+            why(says(&honest, Search::At(index))).contains(&format!("at {index}, and it does not"))
+        );
+    }
+    for index in [300, u64::MAX] {
+        assert_eq!(says(&honest, Search::At(index)), Verdict::Missing);
+    }
+    for searched in [0, 299] {
+        let told = why(says(&honest, Search::Absent { searched }));
+        assert_eq!(
+            told,
+            format!("only the first {searched} of the log's 300 entries can be searched yet")
+        );
+    }
+    assert_eq!(says(&honest, Search::Absent { searched: 300 }), Verdict::Missing);
+    // It can deny what is there, which is a rejection.
+    let logged = identity.log(&[leaf]);
+    assert_eq!(logged.ask(&token), Verdict::InLog { index: 0 });
+    assert_eq!(says(&logged, Search::Absent { searched: 1 }), Verdict::Missing);
+    let broken = MemoryLog { fails: Some("search"), ..logged };
+    assert_eq!(
+        why(broken.ask(&token)),
+        "the log's index of digests could not be read: connection\\nreset"
+    );
+}
+
+#[test]
+fn a_place_in_another_log_stays_a_rejection_and_one_in_this_log_is_not_believed() {
+    let (identity, other) = (Identity::new(), Identity::new());
+    let elsewhere = format!("{}.0.{RANDOM}", other.id);
+    let rejection = identity.foreign_token(&elsewhere).unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::LogIdMismatch);
+    // Else whoever composes tokens could have a good one called forged.
+    let (token, leaf) = identity.foreign_token(&format!("{}.1.{RANDOM}", identity.id)).unwrap();
+    let log = identity.log(&[leaf, filler(1)]);
+    assert_eq!(log.ask(&token), Verdict::InLog { index: 0 });
+    for jti in ["x", "0", "a.b.c"] {
+        identity.foreign_token(jti).unwrap();
+    }
+}
+
+#[test]
+fn answers_of_a_search_are_read_strictly() {
+    let parse = |text: &str| Search::parse(text.as_bytes());
+    assert_eq!(parse(r#"{"index":5,"searched":9}"#), Some(Search::At(5)));
+    assert_eq!(parse(r#"{"status":404,"searched":9}"#), Some(Search::Absent { searched: 9 }));
+    for text in [
+        "",
+        "[]",
+        "{}",
+        r#"{"index":-1,"searched":9}"#,
+        r#"{"index":"5"}"#,
+        r#"{"index":null,"searched":9}"#,
+        r#"{"index":1.5}"#,
+        r#"{"searched":"9"}"#,
+        r#"{"searched":9,"searched":9}"#,
+        "<html>404</html>",
+    ] {
+        assert_eq!(parse(text), None, "{text}");
+    }
+    let path = Search::path(&Hash([0xab; 32]));
+    assert_eq!(path, format!("by-digest/{}", "ab".repeat(32)));
 }
 
 proptest! {
