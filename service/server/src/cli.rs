@@ -8,6 +8,7 @@ mod client;
 mod fetch;
 mod keys;
 mod logcheck;
+mod prove;
 mod relying_party;
 mod serve;
 mod token;
@@ -45,7 +46,7 @@ enum Command {
     /// Cosign other people's logs, as C2SP tlog-witness describes it
     Witness(witness::WitnessArgs),
     /// Print the token's C2SP tlog-proof
-    Prove(validate::ProveArgs),
+    Prove(prove::ProveArgs),
     /// Look at transparency logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -128,7 +129,7 @@ pub fn main() -> ExitCode {
         Command::Validate(args) => validate::validate(&args),
         Command::Authz(args) => authz::run(&args),
         Command::Witness(args) => witness::run(&args),
-        Command::Prove(args) => validate::prove(&args),
+        Command::Prove(args) => prove::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
         Command::Attest(command) => attest::run(&command),
         Command::Keys(command) => keys::run(&command),

@@ -89,6 +89,12 @@ impl Paths {
         }
     }
 
+    /// Indexes of leaf hashes, a folder for each log. They may be deleted at any time.
+    #[must_use]
+    pub fn digests(&self) -> PathBuf {
+        self.0.join("digests")
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

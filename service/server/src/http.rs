@@ -1,6 +1,7 @@
 //! The public paths, and the admin ones. Nothing here changes anything but by issuing a token;
 //! changes go over the control socket.
 
+mod digests;
 mod directory;
 mod errors;
 mod logs;
@@ -53,6 +54,7 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/log/{log}/checkpoint", get(logs::checkpoint))
         .route("/log/{log}/tile/{*path}", get(logs::tile))
         .route("/log/{log}/proof/{index}", get(logs::proof))
+        .route("/log/{log}/by-digest/{leaf}", get(digests::by_digest))
         .route("/log/{log}/keys.jwt", get(logs::keys_jwt))
         .route("/log/{log}/vkey", get(logs::vkey))
         .route("/directory/checkpoint", get(directory::checkpoint))

@@ -7,6 +7,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod digests;
 pub mod directory;
 pub mod folder;
 pub mod http;

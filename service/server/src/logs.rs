@@ -494,6 +494,14 @@ impl Log {
         read(&self.tail).size
     }
 
+    /// The tree of the log's first `size` leaves, by the tiles that hold them.
+    ///
+    /// # Errors
+    /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`], [`LogError::Damaged`].
+    pub async fn tree_at(&self, size: u64) -> Result<TileBuilder, LogError> {
+        self.with_tiles(size, |tiles| TileBuilder::load(tiles, size)).await
+    }
+
     /// Runs a computation over tiles, fetching each tile that it turns out to need.
     async fn with_tiles<T>(
         &self,

@@ -17,6 +17,7 @@ use chancery_tlog::LogId;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::digests::Digests;
 use crate::directory::{Directory, DirectoryError};
 use crate::folder::Paths;
 use crate::issue::Issuer;
@@ -166,6 +167,8 @@ pub struct Service {
     pub logs: Logs,
     /// The directory log, where this service writes it.
     pub directory: Option<Arc<Directory>>,
+    /// Entries by their leaf hashes.
+    pub digests: Digests,
     /// The served key sets.
     pub keys: Arc<KeySets>,
     /// The main job.
@@ -208,12 +211,14 @@ impl Service {
         let facts = load_facts(&store).await?;
         keys.add_compromised(facts.iter().filter_map(fact_kid), crate::now());
         let metrics = Arc::new(Metrics::new());
+        let digests = Digests::new(paths.digests(), config.wants_digests(&version.document));
         let service = Arc::new(Self {
             config,
             paths,
             store,
             logs,
             directory,
+            digests,
             keys,
             issuer: Issuer::new(metrics.clone()),
             metrics,
@@ -277,6 +282,12 @@ impl Service {
     #[must_use]
     pub fn policy(&self) -> Version {
         lock(&self.policy).clone()
+    }
+
+    /// Whether entries are to be found by their leaf hash.
+    #[must_use]
+    pub fn wants_digests(&self) -> bool {
+        self.config.wants_digests(&lock(&self.policy).document)
     }
 
     /// All signers that the service knows, dead ones included as long as their keys live.

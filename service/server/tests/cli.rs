@@ -344,6 +344,19 @@ fn prove_proves_what_is_there_and_nothing_else() {
     let refused = lab.run_plain(&["prove", "--url", &url, &forged]);
     assert_code(&refused, 1);
     assert!(err(&refused).contains("not proved"), "{}", err(&refused));
+    // Of a `jti` that is no address the log is asked by digest.
+    claims["jti"] = "0d1c6b0e-4c1c-4b26-9d3a-6f4f6a1b2c3d".into();
+    let payload = chancery_token::b64::encode(claims.to_string().as_bytes());
+    let foreign = format!("{}.{payload}.{}", parts[0], parts[2]);
+    for more in [&[][..], &["--log", &id]] {
+        let arguments = [&["prove", "--url", &url][..], more, &[&foreign]].concat();
+        let absent = lab.run_plain(&arguments);
+        assert_code(&absent, 1);
+        assert!(err(&absent).contains("not among its first"), "{}", err(&absent));
+        assert!(err(&absent).contains("no log that was searched"), "{}", err(&absent));
+    }
+    let stranger = ["prove", "--url", &url, "--log", "AAAAAAAAAAAAAAAAAAAAAA", &foreign];
+    assert_code(&lab.run_plain(&stranger), 2);
     for nonsense in ["", "a.b.c", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"] {
         assert_code(&lab.run_plain(&["prove", "--url", &url, nonsense]), 2);
     }

@@ -60,6 +60,14 @@ impl Web {
         Ok(Ok(body))
     }
 
+    /// The status and body of whatever a GET answers.
+    pub fn get_with_status(&self, url: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        let mut response = self.0.get(url).call().map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        Ok((status, body.map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?))
+    }
+
     /// Posts a body; answers the status and the answer's body.
     pub fn post(&self, url: &str, kind: &str, body: &str) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut response = self

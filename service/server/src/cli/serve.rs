@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{DEFAULT_DATA, complain, say};
 use crate::config::{Config, LogFormat, Logging};
+use crate::digests::Digests;
 use crate::folder::{DataFolder, Paths};
 use crate::listen::{self, ListenOptions, Tls, TlsOptions};
 use crate::service::{Service, SignerAt};
@@ -161,6 +162,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     };
     let cluster = kubernetes::start(cluster, service.clone(), until(stopped.clone()));
     tokio::spawn(publish(service.clone(), stop.clone()));
+    tokio::spawn(Digests::keep_up(service.clone()));
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
     tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
     let admin_done = listen::serve(

@@ -1,21 +1,14 @@
-//! `chancery validate` and `chancery prove`.
+//! `chancery validate`.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chancery_entry::{Entry, TokenEntry};
 use chancery_relying_party::Explained;
-use chancery_tlog::note::VerifierKey;
-use chancery_tlog::{LogId, TlogProof, leaf_hash};
-use chancery_token::{json, jws};
 use chancery_validate::{Rejection, Step};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::fetch::Place;
 use super::relying_party::RelyingPartyArgs;
-use super::{DEFAULT_DATA, complain, read_token, say, send};
-use crate::control::Command;
+use super::{complain, read_token, say};
 
 /// `chancery validate`
 #[derive(Debug, Args)]
@@ -113,80 +106,4 @@ fn document(explained: &Explained) -> Value {
 /// log does not say yet.
 fn is_unjudged(rejection: &Rejection) -> bool {
     rejection.retryable()
-}
-
-/// `chancery prove`
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  chancery prove --url http://127.0.0.1:8420 $TOKEN > token.tlog-proof"
-)]
-pub struct ProveArgs {
-    /// Service whose logs to ask
-    #[arg(long, conflicts_with = "data")]
-    url: Option<String>,
-    /// Data folder of the running service
-    #[arg(long, env = "CHANCERY_DATA", default_value = DEFAULT_DATA)]
-    data: PathBuf,
-    /// The token, or - for standard input
-    token: String,
-}
-
-/// Prints a proof, after checking it against the token: exit 1 when the log holds another leaf or
-/// none at the token's address.
-pub fn prove(args: &ProveArgs) -> anyhow::Result<ExitCode> {
-    let token = read_token(&args.token)?;
-    let compact = jws::parse(&token, jws::MAX_TOKEN_BYTES)?;
-    let (log, index, leaf) = address(&compact)?;
-    let base = match &args.url {
-        Some(url) => url.trim_end_matches('/').to_owned(),
-        None => {
-            let info = send(&args.data, &Command::Info)?;
-            info.get("url").and_then(Value::as_str).unwrap_or_default().to_owned()
-        }
-    };
-    let place = Place::parse(&format!("{base}/log/{log}"));
-    let vkey = String::from_utf8(place.read("vkey")?)?;
-    let vkey = VerifierKey::parse(vkey.trim_end())?;
-    let public: Result<[u8; 32], _> = vkey.public_key().try_into();
-    if !public.is_ok_and(|p| LogId::of(&p) == log) {
-        anyhow::bail!("the server's verifier key is not that of log `{log}`");
-    }
-    let text = String::from_utf8(place.read(&format!("proof/{index}"))?)?;
-    let proof = TlogProof::parse(&text)?;
-    if proof.index != index {
-        anyhow::bail!("the server proved entry {} instead of {index}", proof.index);
-    }
-    if let Err(e) = proof.verify(&leaf, &[vkey]) {
-        complain(&format!("not proved: the log does not hold this token at its address: {e}"));
-        return Ok(ExitCode::from(1));
-    }
-    say(text.trim_end())?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The token's address in its log, and its leaf, from the token alone.
-fn address(compact: &jws::Compact<'_>) -> anyhow::Result<(LogId, u64, chancery_tlog::Hash)> {
-    let claims = json::parse_object(&compact.payload)?;
-    let jti = json::required_str(&claims, "jti")?;
-    let mut parts = jti.split('.');
-    let (Some(log), Some(index), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        anyhow::bail!("`jti` is not an address in a log: this is no token of Chancery");
-    };
-    let log: LogId = log.parse()?;
-    let index: u64 = index.parse()?;
-    let kid = compact.header.kid.as_deref().unwrap_or_default();
-    let kid: chancery_token::KeyId = kid.parse()?;
-    let number = |name: &'static str| {
-        let value = claims.get(name).ok_or_else(|| anyhow::anyhow!("`{name}` is missing"))?;
-        Ok::<u64, anyhow::Error>(json::seconds(name, value)?)
-    };
-    let entry = TokenEntry::of(
-        *kid.as_bytes(),
-        number("iat")?,
-        number("exp")?,
-        compact.signing_input.as_bytes(),
-    );
-    Ok((log, index, leaf_hash(&Entry::Token(entry).encode()?)))
 }

@@ -81,7 +81,7 @@ pub async fn vkey(State(app): State<App>, Path(log): Path<String>) -> Response {
     }
 }
 
-async fn open(app: &App, log: &str) -> Result<Arc<Log>, Response> {
+pub(super) async fn open(app: &App, log: &str) -> Result<Arc<Log>, Response> {
     let Ok(id) = log.parse::<LogId>() else {
         let detail = "a log id is 22 characters of base64url";
         return Err(errors::problem(StatusCode::NOT_FOUND, "not_a_log_id", detail));

@@ -2,10 +2,10 @@
 
 use chancery_testkit::{Answer, Lab, WebLog, wait_until};
 use chancery_tlog::{
-    Checkpoint, EntriesTileId, TILE_WIDTH, TileId, TlogProof, consistency_proof, decode_entries,
-    leaf_hash, root_from_tiles, tiles_for_size, verify_consistency,
+    Checkpoint, EntriesTileId, Hash, TILE_WIDTH, TileId, TlogProof, consistency_proof,
+    decode_entries, leaf_hash, root_from_tiles, tiles_for_size, verify_consistency,
 };
-use chancery_validate::log::LogReader;
+use chancery_validate::log::{LogReader, Search};
 use serde_json::json;
 use std::time::Duration;
 
@@ -158,6 +158,49 @@ fn every_entry_can_be_proved() {
         assert_eq!(proof.index, index as u64);
         proof.verify(&leaf_hash(entry), std::slice::from_ref(&key)).unwrap();
     }
+}
+
+#[test]
+fn every_entry_is_found_by_its_digest() {
+    let mut lab = lab();
+    let log = living_log(&lab);
+    let _ = grow(&lab, &log);
+    let base = format!("{}/log/{}", lab.url(), lab.log_id());
+    let url = |leaf: &Hash| format!("{base}/{}", Search::path(leaf));
+    let check = |lab: &Lab| {
+        let entries = log.entries();
+        for (index, entry) in entries.iter().enumerate().step_by(13) {
+            let answer = lab.web.get(&url(&leaf_hash(entry)));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["index"], index, "{}", answer.text());
+            assert!(answer.json()["searched"].as_u64() >= Some(entries.len() as u64));
+            assert_eq!(answer.header("cache-control"), "no-store");
+        }
+        let answer = lab.web.get(&url(&leaf_hash(b"nobody's")));
+        assert_problem(&answer, 404, "not_in_log");
+        assert!(answer.json()["searched"].as_u64() >= Some(entries.len() as u64));
+        assert_eq!(answer.json().get("index"), None);
+    };
+    check(&lab);
+    // An index can be deleted at any time.
+    lab.kill_service();
+    std::fs::remove_dir_all(lab.data().join("digests")).unwrap();
+    lab.start();
+    check(&lab);
+
+    let of = |digest: &str| lab.web.get(&format!("{base}/by-digest/{digest}"));
+    let good = "ab".repeat(32);
+    for bad in ["x", "", "ab", &good.to_uppercase(), &format!("{good}00"), &good.replace('a', "g")]
+    {
+        let answer = of(bad);
+        if bad.is_empty() {
+            assert_problem(&answer, 404, "not_found");
+        } else {
+            assert_problem(&answer, 400, "not_a_digest");
+        }
+    }
+    let stranger = format!("{}/log/AAAAAAAAAAAAAAAAAAAAAA/by-digest/{good}", lab.url());
+    assert_problem(&lab.web.get(&stranger), 404, "unknown_log");
 }
 
 #[test]

@@ -1,0 +1,288 @@
+//! Finding an entry by its leaf hash: for tokens whose `jti` comes from somebody else and names no
+//! place in a log, as those that Kubernetes' API server composes.
+//!
+//! An index is a cache in the data folder, never a source of truth: it is made from the log's own
+//! tiles, can be deleted at any time, and is made again. A file of it counts only while the log still
+//! has the root that it had when the file was made, every hit is compared with the leaf in the log's
+//! tile, and an answer says up to which size it looked. Whoever asks verifies an inclusion proof.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `digests/run.rs` | one sorted file |
+//! | `digests/index.rs` | the files of one log, and its last leaves in memory |
+
+mod index;
+mod run;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chancery_tlog::{HASH_BYTES, Hash, LogId, TILE_WIDTH, TileId};
+
+use self::index::{Index, open_files, remove};
+use self::run::Key;
+use crate::logs::{Log, LogError};
+use crate::service::Service;
+
+pub use self::index::FLUSH_LEAVES;
+pub use self::run::RunError;
+
+/// How often indexes follow their logs. A lookup that finds one a little behind does it at once.
+const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
+/// Leaves that a lookup waits for: 64 tiles.
+const LOOKUP_CATCHES_UP: u64 = FLUSH_LEAVES;
+/// Leaves of one log before it is the next one's turn.
+const LEAVES_A_TURN: u64 = 16 * FLUSH_LEAVES;
+/// Indexes that are open at a time, each with up to a megabyte of leaves and 24 files.
+const MAX_OPEN: usize = 64;
+
+/// Why an index cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DigestError {
+    /// No index is kept here.
+    #[error(
+        "this service keeps no index of leaf hashes: no realm of it is looked up by digest; set \
+         `storage.digest_index`"
+    )]
+    Off,
+    /// The log cannot be read, or contradicts itself.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The index' files cannot be used.
+    #[error(transparent)]
+    Run(#[from] RunError),
+}
+
+/// What an index says of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Where the leaf stands; the lowest place if there are several. `None`: among those searched it
+    /// is not.
+    pub index: Option<u64>,
+    /// Leaves, from the log's first on, that were searched.
+    pub searched: u64,
+}
+
+/// The indexes of all logs that are looked up by digest.
+#[derive(Debug)]
+pub struct Digests {
+    folder: PathBuf,
+    on: AtomicBool,
+    open: Mutex<HashMap<LogId, Arc<Kept>>>,
+}
+
+/// One open index.
+#[derive(Debug)]
+struct Kept {
+    index: Index,
+    /// Held by whoever adds leaves.
+    growing: tokio::sync::Mutex<()>,
+}
+
+impl Digests {
+    /// Indexes below this folder; none is open yet.
+    #[must_use]
+    pub fn new(folder: PathBuf, on: bool) -> Self {
+        Self { folder, on: AtomicBool::new(on), open: Mutex::default() }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Kept>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks a leaf up.
+    ///
+    /// # Errors
+    /// [`DigestError`]. After a damaged file the next call begins to make the index again.
+    pub async fn find(&self, log: &Log, leaf: Hash) -> Result<Answer, DigestError> {
+        if !self.on.load(Ordering::Relaxed) {
+            return Err(DigestError::Off);
+        }
+        let kept = self.kept(log).await?;
+        let behind = log.size_and_root().0.saturating_sub(kept.index.covered());
+        if behind <= LOOKUP_CATCHES_UP {
+            self.grow(log, &kept, behind).await?;
+        }
+        let found = search(log, &kept.index, leaf).await;
+        if let Err(DigestError::Run(RunError::Damaged { path, .. })) = &found {
+            remove(path);
+            self.opened().remove(&log.id());
+        }
+        found
+    }
+
+    /// Bytes on the disk and files of an open index.
+    #[must_use]
+    pub fn files(&self, log: LogId) -> Option<(u64, usize)> {
+        self.opened().get(&log).map(|kept| kept.index.files())
+    }
+
+    async fn kept(&self, log: &Log) -> Result<Arc<Kept>, DigestError> {
+        if let Some(kept) = self.opened().get(&log.id()) {
+            return Ok(Arc::clone(kept));
+        }
+        let folder = self.folder.join(log.id_text());
+        let (of, id) = (folder.clone(), log.id());
+        let mut runs = blocking(move || open_files(&of, id)).await?;
+        let size = log.size_and_root().0;
+        let mut holds: usize = 0;
+        for run in &runs {
+            let stretch = run.stretch();
+            if stretch.to > size || log.tree_at(stretch.to).await?.root() != stretch.root {
+                tracing::warn!(log = log.id_text(), "an index of another history; made again");
+                break;
+            }
+            holds = holds.saturating_add(1);
+        }
+        for run in runs.drain(holds.min(runs.len())..) {
+            remove(run.path());
+        }
+        let end = runs.last().map_or(0, |run| run.stretch().to);
+        let index = Index::new(&folder, id, runs, log.tree_at(end).await?);
+        let kept = Arc::new(Kept { index, growing: tokio::sync::Mutex::default() });
+        let mut open = self.opened();
+        if open.len() >= MAX_OPEN {
+            // Those in use are opened again from their files.
+            open.clear();
+        }
+        Ok(Arc::clone(open.entry(id).or_insert(kept)))
+    }
+
+    /// Adds up to `most` further leaves of the log, tile by tile.
+    async fn grow(&self, log: &Log, kept: &Arc<Kept>, most: u64) -> Result<(), DigestError> {
+        let _growing = kept.growing.lock().await;
+        let (size, _) = log.size_and_root();
+        let index = &kept.index;
+        let goal = size.min(index.covered().saturating_add(most));
+        while index.covered() < goal {
+            let room = index.room();
+            if room == 0 {
+                self.flush(log, kept).await?;
+                continue;
+            }
+            let from = index.covered();
+            let Some(id) = TileId::at(0, from / TILE_WIDTH, size) else { break };
+            let tile = log.tile(id).await?;
+            let begin = usize::try_from(from % TILE_WIDTH).unwrap_or(0);
+            let room = usize::try_from(room.min(goal.saturating_sub(from))).unwrap_or(0);
+            index.extend(leaves(&tile).skip(begin).take(room));
+        }
+        Ok(())
+    }
+
+    /// Makes the leaves in memory a file, if they are the log's.
+    async fn flush(&self, log: &Log, kept: &Arc<Kept>) -> Result<(), DigestError> {
+        let index = &kept.index;
+        if log.tree_at(index.covered()).await?.root() != index.root() {
+            // Such a tile would hide entries. Whoever reads it from the store notices; here the index
+            // is thrown away and made again.
+            self.opened().remove(&log.id());
+            let what = "its tiles do not hash to the tiles above them".to_owned();
+            return Err(LogError::Damaged { log: log.id_text().to_owned(), what }.into());
+        }
+        // Some milliseconds of writing, once in 16,384 leaves.
+        let kept = Arc::clone(kept);
+        Ok(blocking(move || kept.index.flush()).await?)
+    }
+
+    /// Lets indexes follow their logs, as long as the service lives.
+    pub async fn keep_up(service: Arc<Service>) {
+        let mut failing = false;
+        loop {
+            let digests = &service.digests;
+            digests.on.store(service.wants_digests(), Ordering::Relaxed);
+            let mut behind = false;
+            if digests.on.load(Ordering::Relaxed) {
+                let result = digests.turn(&service).await;
+                if let (Err(e), false) = (&result, failing) {
+                    tracing::warn!("index of leaf hashes: {e}; trying again");
+                }
+                failing = result.is_err();
+                behind = result.unwrap_or(false);
+            }
+            if !behind {
+                tokio::time::sleep(KEEP_UP_EVERY).await;
+            }
+        }
+    }
+
+    /// One turn for every log whose keys still count, and those that were asked for. Says whether one
+    /// of them is still behind; the last failure, after the others had their turn.
+    async fn turn(&self, service: &Service) -> Result<bool, DigestError> {
+        let mut logs: Vec<LogId> = service.logs.all_open().iter().map(|log| log.id()).collect();
+        logs.extend(self.opened().keys().copied());
+        logs.sort_unstable();
+        logs.dedup();
+        let mut result = Ok(false);
+        for id in logs {
+            match self.turn_of(service, id).await {
+                Ok(behind) => result = result.map(|others| others || behind),
+                Err(e) => {
+                    self.opened().remove(&id);
+                    result = Err(e);
+                }
+            }
+        }
+        result
+    }
+
+    async fn turn_of(&self, service: &Service, id: LogId) -> Result<bool, DigestError> {
+        let log = service.logs.open(id).await?;
+        let kept = self.kept(&log).await?;
+        self.grow(&log, &kept, LEAVES_A_TURN).await?;
+        let behind = kept.index.covered() < log.size_and_root().0;
+        // Joining files of gigabytes must not keep the others waiting.
+        tokio::task::spawn_blocking(move || {
+            if let Err(e) = kept.index.merge() {
+                tracing::warn!("index of leaf hashes: {e}");
+            }
+        });
+        Ok(behind)
+    }
+}
+
+/// The leaf hashes of a tile.
+fn leaves(tile: &[u8]) -> impl Iterator<Item = Hash> {
+    tile.chunks_exact(HASH_BYTES).filter_map(|hash| Some(Hash(hash.try_into().ok()?)))
+}
+
+async fn search(log: &Log, index: &Index, leaf: Hash) -> Result<Answer, DigestError> {
+    let key = Key::of(&leaf);
+    let candidates = index.candidates(key);
+    let searched = candidates.searched;
+    let runs = candidates.runs;
+    let found = move || runs.iter().map(|run| run.find(key)).collect::<Result<Vec<_>, _>>();
+    // Files first: they hold the lower places.
+    let found = blocking(found).await?;
+    for at in found.into_iter().flatten().chain(candidates.recent) {
+        if leaf_at(log, at).await? == Some(leaf) {
+            return Ok(Answer { index: Some(at), searched });
+        }
+    }
+    Ok(Answer { index: None, searched })
+}
+
+async fn leaf_at(log: &Log, index: u64) -> Result<Option<Hash>, DigestError> {
+    let Some(id) = TileId::at(0, index / TILE_WIDTH, log.size_and_root().0) else {
+        return Ok(None);
+    };
+    let tile = log.tile(id).await?;
+    let within = usize::try_from(index % TILE_WIDTH).unwrap_or(0);
+    Ok(leaves(&tile).nth(within))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RunError> + Send + 'static,
+) -> Result<T, RunError> {
+    let failed = |e: tokio::task::JoinError| RunError::Io {
+        path: PathBuf::new(),
+        why: format!("the reading thread ended: {e}"),
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(failed(e)))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
