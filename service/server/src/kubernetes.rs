@@ -34,8 +34,11 @@ pub use settings::Settings;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
 /// A stranger that connects and says nothing goes.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(60);
-/// Three API servers and their restarts; each may have [`listen::MAX_STREAMS`] calls open.
+/// Three API servers and their restarts.
 const MAX_CONNECTIONS: usize = 64;
+/// Calls at a time of one API server, which waits for a free one without any limit: what a large cluster
+/// asks for while a hung signer is waited for.
+const MAX_STREAMS: u32 = 4_096;
 /// The realm that development mode adds.
 const DEVELOPMENT_REALM: &str = "cluster";
 /// What kubeadm names as issuer, and clusters as audience, where nothing else is said.
@@ -87,6 +90,7 @@ pub async fn serve(listener: Listener, service: Arc<Service>, shutdown: impl Fut
     };
     let limits = Limits {
         max_connections: MAX_CONNECTIONS,
+        max_streams: MAX_STREAMS,
         header_read_timeout: FIRST_REQUEST_WITHIN,
         idle_timeout: IDLE_TIMEOUT,
         ..Limits::default()

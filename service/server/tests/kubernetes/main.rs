@@ -199,7 +199,13 @@ fn a_hung_signer_costs_seconds_and_not_half_a_minute() {
     let claims = b64::encode(stage.api.claims("hung").to_string().as_bytes());
     let status = stage.api.sign(&claims).unwrap_err();
     let took = begun.elapsed();
+    // Nor do a thousand callers at once wait for one another.
+    let begun = Instant::now();
+    let crowd = crowd(&stage, 1_000);
+    let crowded = begun.elapsed();
     kill_process(signer, Signal::CONT).unwrap();
+    assert!(crowd.iter().all(|code| *code == Code::Unavailable), "{crowd:?}");
+    assert!(crowded < Duration::from_secs(10), "{crowded:?}");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("500 ms"), "{status}");
     assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
@@ -317,6 +323,25 @@ fn rotate_under_load(schedule: &str, lasting: Duration, least_keys: usize) {
     assert!(
         !stage.metrics().contains("chancery_kubernetes_requests_total{method=\"Sign\",code=\"U")
     );
+}
+
+/// What so many calls at once over one connection are answered.
+fn crowd(stage: &Stage, calls: usize) -> Vec<Code> {
+    stage.api.runtime.block_on(async {
+        let channel = Channel::open(&stage.socket).await.unwrap();
+        let claims = b64::encode(peer::claims(&stage.api.issuer, "crowd").to_string().as_bytes());
+        let call = |_| {
+            let (channel, claims) = (channel.clone(), claims.clone());
+            tokio::spawn(async move {
+                channel.sign(&claims).await.err().map_or(Code::Ok, |status| status.code())
+            })
+        };
+        let mut codes = Vec::new();
+        for call in (0..calls).map(call).collect::<Vec<_>>() {
+            codes.push(call.await.unwrap());
+        }
+        codes
+    })
 }
 
 /// Sixteen tokens at once over one connection.
