@@ -8,6 +8,7 @@ mod client;
 mod fetch;
 mod keys;
 mod logcheck;
+mod monitor;
 mod prove;
 mod relying_party;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     /// Look at transparency logs
     #[command(subcommand)]
     Log(LogCommand),
+    /// Follow a deployment as a stranger: its logs and key sets; exit 1 on a violation
+    Monitor(monitor::MonitorArgs),
     /// Look at evidence of confidential hardware, and judge it
     #[command(subcommand)]
     Attest(attest::AttestCommand),
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Witness(args) => witness::run(&args),
         Command::Prove(args) => prove::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
+        Command::Monitor(args) => monitor::run(&args),
         Command::Attest(command) => attest::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => check_config(&file, json),

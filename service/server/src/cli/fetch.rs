@@ -16,6 +16,7 @@ const MAX_ANSWER_BYTES: u64 = 17 * 1024 * 1024;
 const MAX_IDLE: usize = 8;
 
 /// A client with time and size limits that follows no redirects.
+#[derive(Clone)]
 pub struct Web(Agent);
 
 impl Web {
@@ -97,6 +98,14 @@ impl Place {
             Place::Web(Web::new(), text.trim_end_matches('/').to_owned())
         } else {
             Place::Folder(PathBuf::from(text))
+        }
+    }
+
+    /// A place below this one.
+    pub fn below(&self, path: &str) -> Self {
+        match self {
+            Place::Web(web, prefix) => Place::Web(web.clone(), format!("{prefix}/{path}")),
+            Place::Folder(folder) => Place::Folder(folder.join(path)),
         }
     }
 

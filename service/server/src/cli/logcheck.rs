@@ -3,10 +3,10 @@
 
 mod named;
 mod progress;
-mod resume;
-mod source;
-mod story;
-mod walk;
+pub(super) mod resume;
+pub(super) mod source;
+pub(super) mod story;
+pub(super) mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,9 +19,9 @@ use clap::Args;
 use serde_json::json;
 
 use self::progress::grouped;
-use self::resume::ResumeFile;
+use self::resume::Resume;
 use self::source::{Objects, Reader};
-use self::story::Kind;
+use self::story::{Contradiction, Kind};
 use self::walk::{Agreement, Check, Claim};
 use super::fetch::Place;
 use super::{complain, say};
@@ -48,10 +48,15 @@ pub struct CheckArgs {
 
 /// Why a log was not found good.
 #[derive(Debug, thiserror::Error)]
-enum CheckError {
+pub(super) enum CheckError {
     /// The log contradicts its checkpoint or itself.
-    #[error("{0}")]
-    Disagrees(String),
+    #[error("{why}")]
+    Disagrees {
+        /// A stable word for programs; `docs/monitor.md` has all of them.
+        code: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// It could not be found out.
     #[error("{0:#}")]
     Unknown(anyhow::Error),
@@ -68,6 +73,22 @@ enum CheckError {
     },
 }
 
+impl CheckError {
+    /// Bytes that are not what was signed.
+    fn disagrees(why: String) -> Self {
+        CheckError::Disagrees { code: "log_disagrees", why }
+    }
+
+    /// A history that does not extend an earlier one.
+    fn rewritten(why: String) -> Self {
+        CheckError::Disagrees { code: "log_rewritten", why }
+    }
+
+    fn contradicts(index: u64, Contradiction { code, what }: Contradiction) -> Self {
+        CheckError::Disagrees { code, why: format!("entry {index}: {what}") }
+    }
+}
+
 /// Walks a log. Exit 0: every byte agrees with the signed checkpoint; 1: something does not; 2: it could
 /// not be found out.
 pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
@@ -81,7 +102,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let named = named.parse::<LogId>().ok();
     let begin = Begin {
         named,
-        resume: args.resume.as_deref().map(ResumeFile::new),
+        resume: args.resume.clone().map(Resume::File),
         claims: Vec::new(),
         collects: args.logs,
     };
@@ -94,7 +115,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     });
     match result {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(CheckError::Disagrees(why)) => {
+        Err(CheckError::Disagrees { why, .. }) => {
             if args.json {
                 say(&json!({"ok": false, "error": why}).to_string())?;
             } else {
@@ -123,10 +144,10 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
             "origin": checkpoint.origin,
             "size": checkpoint.size,
             "root": checkpoint.root.to_string(),
-            "keys": story.keys(),
+            "keys": story.keys().len(),
             "tokens": story.tokens,
             "voids": story.voids,
-            "compromised": story.compromised,
+            "compromised": story.fallen().len(),
             "checked_before": before,
         });
         say(&document.to_string())?;
@@ -142,9 +163,9 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
         checkpoint.origin,
         checkpoint.size,
         story.tokens,
-        story.keys(),
+        story.keys().len(),
         story.voids,
-        story.compromised
+        story.fallen().len()
     ))?;
     Ok(())
 }
@@ -154,7 +175,7 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
 struct Begin {
     /// The log id that its place names, if it does.
     named: Option<LogId>,
-    resume: Option<ResumeFile>,
+    resume: Option<Resume>,
     /// What others know of the log, the smallest first.
     claims: Vec<Claim>,
     /// Whether a directory's checkpoints are collected.
@@ -168,7 +189,7 @@ fn walk(
 ) -> Result<Agreement, CheckError> {
     let reader = Reader::new(objects);
     let vkey = parse_vkey(&reader.first("vkey")?, begin.named);
-    let (vkey, kind) = vkey.map_err(CheckError::Disagrees)?;
+    let (vkey, kind) = vkey.map_err(CheckError::disagrees)?;
     let mut check = Check::begin(reader, &vkey, kind, begin.resume, interrupted)?;
     check.expect(begin.claims)?;
     if begin.collects {
@@ -179,7 +200,10 @@ fn walk(
 
 /// The log's key, spelt the one way that it can be, and what the log is about: the name of a signer's
 /// key ends in its own log id, that of a directory's in no log id.
-fn parse_vkey(bytes: &[u8], named: Option<LogId>) -> Result<(VerifierKey, Kind), String> {
+pub(super) fn parse_vkey(
+    bytes: &[u8],
+    named: Option<LogId>,
+) -> Result<(VerifierKey, Kind), String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("vkey: {e}"))?;
     let text = text.strip_suffix('\n').unwrap_or(text);
     let vkey = VerifierKey::parse(text).map_err(|e| format!("vkey: {e}"))?;

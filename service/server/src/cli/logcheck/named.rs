@@ -83,14 +83,16 @@ pub(super) fn walk_all(
         let place = Place::parse(&format!("{base}/{id}"));
         let begin = Begin { named: Some(id), claims, ..Begin::default() };
         let of_log = |e: CheckError| match e {
-            CheckError::Disagrees(why) => CheckError::Disagrees(format!("log `{id}`: {why}")),
+            CheckError::Disagrees { code, why } => {
+                CheckError::Disagrees { code, why: format!("log `{id}`: {why}") }
+            }
             CheckError::Unknown(why) => CheckError::Unknown(why.context(format!("log `{id}`"))),
             other => other,
         };
         let found = walk(&place, begin, interrupted).map_err(of_log)?;
         let end = named.closing().map(|(_, closing)| closing.size);
         if let Some(end) = end.filter(|end| *end != found.checkpoint.size) {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::disagrees(format!(
                 "log `{id}` has {} entries, and the directory closed it at {end}",
                 found.checkpoint.size
             )));

@@ -5,13 +5,14 @@
 //! checksum finds accidents.
 //!
 //! ```text
-//! chancery log check 1 <SHA-256 of the rest, hexadecimal>
+//! chancery log check 2 <SHA-256 of the rest, hexadecimal>
 //! {"origin":"...","size":...,"root":"...","frontier":["..."],"tiles":["..."],"story":{...},"checkpoint":"..."}
 //! ```
 
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use chancery_tlog::note::VerifierKey;
@@ -23,7 +24,7 @@ use super::story::StoryText;
 use super::walk::Walk;
 
 /// How the file begins; the number rises when the format changes.
-const FORMAT: &str = "chancery log check 1 ";
+const FORMAT: &str = "chancery log check 2 ";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,45 +45,67 @@ struct State {
     checkpoint: String,
 }
 
-/// A resume file.
-pub(super) struct ResumeFile(PathBuf);
+/// A resume file, or a place in memory that is used as one.
+#[derive(Clone, Debug)]
+pub(in crate::cli) enum Resume {
+    File(PathBuf),
+    Memory(Arc<Mutex<Vec<u8>>>),
+}
 
 /// What it held.
-pub(super) struct Resumed {
+pub(in crate::cli) struct Resumed {
     pub walk: Walk,
     /// The latest checkpoint that was seen.
     pub seen: Checkpoint,
 }
 
-impl ResumeFile {
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
-    }
-
+impl Resume {
     /// What an earlier run left; `None` when there is no such file yet.
     pub fn load(&self, vkey: &VerifierKey) -> anyhow::Result<Option<Resumed>> {
-        let named = || format!("resume file `{}`", self.0.display());
-        let bytes = match std::fs::read(&self.0) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            other => other.with_context(named)?,
+        let bytes = match self {
+            Resume::Memory(bytes) => bytes.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            Resume::File(file) => match std::fs::read(file) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+                other => other.with_context(|| self.to_string())?,
+            },
         };
-        parse(&bytes, vkey).map(Some).with_context(named)
+        if bytes.is_empty() && matches!(self, Resume::Memory(_)) {
+            return Ok(None);
+        }
+        parse(&bytes, vkey).map(Some).with_context(|| self.to_string())
     }
 
     /// Replaces the file at once or not at all.
     pub fn save(&self, walk: &Walk, seen: &str, origin: &str) -> anyhow::Result<()> {
-        let named = || format!("resume file `{}`", self.0.display());
-        let mut draft = self.0.clone().into_os_string();
-        draft.push(".new");
-        let draft = PathBuf::from(draft);
         let bytes = encode(walk, seen, origin)?;
-        let written = File::create(&draft).and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&draft, &self.0)
-        });
-        written.with_context(named)
+        match self {
+            Resume::Memory(held) => {
+                *held.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+                Ok(())
+            }
+            Resume::File(file) => replace(file, &bytes).with_context(|| self.to_string()),
+        }
     }
+}
+
+impl std::fmt::Display for Resume {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Resume::File(file) => write!(f, "resume file `{}`", file.display()),
+            Resume::Memory(_) => f.write_str("what was remembered"),
+        }
+    }
+}
+
+/// Writes a file so that it holds all of it or what it held before.
+pub(in crate::cli) fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut draft = file.to_owned().into_os_string();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    let mut out = File::create(&draft)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&draft, file)
 }
 
 fn encode(walk: &Walk, seen: &str, origin: &str) -> anyhow::Result<Vec<u8>> {

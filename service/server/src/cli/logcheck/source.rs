@@ -16,7 +16,7 @@ const ATTEMPTS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 
 /// Where objects lie, by their path below the log.
-pub(super) trait Objects: Sync {
+pub(in crate::cli) trait Objects: Sync {
     /// An object's bytes; `None` when there is none.
     fn get(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>>;
 
@@ -45,7 +45,7 @@ impl Objects for Place {
 }
 
 /// Reads objects with a few attempts each, and keeps what was read before its turn came.
-pub(super) struct Reader<'a> {
+pub(in crate::cli) struct Reader<'a> {
     objects: &'a dyn Objects,
     /// Tiles that a proof needed; the walk meets them again.
     kept: Mutex<HashMap<String, Vec<u8>>>,
@@ -92,7 +92,7 @@ impl<'a> Reader<'a> {
 
     /// An object that must be there.
     pub fn read(&self, path: &str) -> Result<Vec<u8>, CheckError> {
-        self.find(path)?.ok_or_else(|| CheckError::Disagrees(format!("{path} is not there")))
+        self.find(path)?.ok_or_else(|| CheckError::disagrees(format!("{path} is not there")))
     }
 }
 

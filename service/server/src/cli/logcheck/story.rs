@@ -2,18 +2,18 @@
 //! once, each token inside its key's window. Of a directory: the rules of
 //! [`chancery_validate::directory`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use chancery_entry::Entry;
 use chancery_entry::directory::DirectoryEntry;
+use chancery_entry::{Announcement, Entry, Imported, TokenEntry};
 use chancery_tlog::{Hash, LogId};
-use chancery_token::b64;
+use chancery_token::{PublicKey, b64};
 use chancery_validate::directory::Directory;
 use serde::{Deserialize, Serialize};
 
 /// What a log is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::cli) enum Kind {
     /// One signer's keys and tokens.
     Signer,
     /// A deployment's logs.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 /// An entry of either kind of log.
 #[derive(Clone, Debug)]
-pub(super) enum Said {
+pub(in crate::cli) enum Said {
     Signer(Entry),
     Directory(DirectoryEntry),
 }
@@ -37,38 +37,146 @@ impl Kind {
     }
 }
 
+/// A sentence of a log that contradicts an earlier one, though every hash agrees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Contradiction {
+    /// A stable word for programs.
+    pub code: &'static str,
+    /// What is wrong, for people.
+    pub what: String,
+}
+
+/// A key's thumbprint.
+pub(in crate::cli) type Kid = [u8; 32];
+
 /// The story so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Story {
+pub(in crate::cli) struct Story {
     /// What a directory says; nothing of the rest stands in one.
     pub directory: Directory,
     /// Every checkpoint that a directory holds, by log, where they are collected.
     pub heads: Option<BTreeMap<LogId, Vec<(u64, Hash)>>>,
-    windows: BTreeMap<[u8; 32], Window>,
+    keys: BTreeMap<Kid, Key>,
     pub tokens: u64,
     pub voids: u64,
-    pub compromised: u64,
+    /// Keys of this log or of others that must no longer be believed.
+    fallen: BTreeSet<Kid>,
+    imports: Vec<Import>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Window {
-    nbf: u64,
-    signs_until: u64,
-    max_lifetime_s: u64,
+/// A key that was made elsewhere and is listed for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli) struct Import {
+    pub realm: String,
+    /// As its maker calls it.
+    pub kid: String,
+    pub issuer: String,
+    /// The public JWK.
+    jwk: String,
+    pub until: u64,
+}
+
+impl Import {
+    /// Whether it is this key.
+    pub fn is(&self, key: &PublicKey) -> bool {
+        parse_key(&self.jwk).is_some_and(|own| own == *key)
+    }
+}
+
+/// An announced key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::cli) struct Key {
+    /// Index of its announcement.
+    pub announced_at: u64,
+    pub realm: String,
+    pub issuer: String,
+    pub nbf: u64,
+    /// End of its window as announced.
+    pub announced_until: u64,
+    /// The same, narrowed where the log says so.
+    pub signs_until: u64,
+    pub max_lifetime_s: u64,
 }
 
 impl Story {
-    /// Announced keys.
-    pub fn keys(&self) -> usize {
-        self.windows.len()
+    /// The announced keys.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = (&Kid, &Key)> {
+        self.keys.iter()
     }
 
-    /// Takes the entry at `index`; a sentence says what is wrong with it.
-    pub fn read(&mut self, index: u64, said: &Said) -> Result<(), String> {
+    /// Keys, of this log or of others, that it declares compromised.
+    pub fn fallen(&self) -> &BTreeSet<Kid> {
+        &self.fallen
+    }
+
+    /// Keys that were made elsewhere.
+    pub fn imports(&self) -> &[Import] {
+        &self.imports
+    }
+
+    fn import(&mut self, said: &Imported) {
+        self.imports.retain(|known| (&known.realm, &known.kid) != (&said.realm, &said.kid));
+        if said.until > said.at {
+            self.imports.push(Import {
+                realm: said.realm.clone(),
+                kid: said.kid.clone(),
+                issuer: said.issuer.clone(),
+                jwk: said.jwk.clone(),
+                until: said.until,
+            });
+        }
+    }
+
+    fn announce(&mut self, index: u64, said: &Announcement) -> Result<(), Contradiction> {
+        if !names_its_key(said) {
+            return wrong("other_key", "the announcement names another key than it shows");
+        }
+        if said.nbf >= said.signs_until {
+            return wrong("empty_window", "a window that ends before it begins");
+        }
+        let key = Key {
+            announced_at: index,
+            realm: said.realm.clone(),
+            issuer: said.issuer.clone(),
+            nbf: said.nbf,
+            announced_until: said.signs_until,
+            signs_until: said.signs_until,
+            max_lifetime_s: said.max_lifetime_s,
+        };
+        match self.keys.insert(said.kid, key) {
+            None => Ok(()),
+            Some(_) => wrong("announced_twice", "the key was announced before"),
+        }
+    }
+
+    fn take_token(&mut self, token: &TokenEntry) -> Result<(), Contradiction> {
+        self.tokens = self.tokens.saturating_add(1);
+        let Some(key) = self.keys.get(&token.kid) else {
+            return wrong("not_announced", "a token of a key that was not announced before");
+        };
+        let lifetime = token.exp.saturating_sub(token.iat);
+        if token.iat < key.nbf || token.iat >= key.signs_until || lifetime > key.max_lifetime_s {
+            return wrong("outside_window", "a token outside its key's announced window");
+        }
+        if self.fallen.contains(&token.kid) {
+            return wrong("after_compromise", "a token of a key that was compromised before");
+        }
+        Ok(())
+    }
+}
+
+/// Reading.
+impl Story {
+    /// Takes the entry at `index`, the next one.
+    pub fn read(&mut self, index: u64, said: &Said) -> Result<(), Contradiction> {
         match said {
             Said::Signer(entry) => self.read_entry(index, entry),
             Said::Directory(entry) => {
-                self.directory.apply(index, entry.clone()).map_err(|e| e.to_string())?;
+                if let Err(e) = self.directory.apply(index, entry.clone()) {
+                    return wrong("directory", &e.wrong.to_string());
+                }
                 self.note_head(entry);
                 Ok(())
             }
@@ -83,60 +191,46 @@ impl Story {
         heads.entry(log).or_default().push((head.size, Hash(head.root)));
     }
 
-    fn read_entry(&mut self, index: u64, entry: &Entry) -> Result<(), String> {
-        let wrong = |what: &str| Err(format!("entry {index}: {what}"));
+    fn read_entry(&mut self, index: u64, entry: &Entry) -> Result<(), Contradiction> {
         if (index == 0) != matches!(entry, Entry::Genesis(_)) {
-            return wrong("genesis is the first entry and only that");
+            return wrong("genesis", "genesis is the first entry and only that");
         }
         match entry {
-            Entry::Announcement(a) => {
-                if !names_its_key(a) {
-                    return wrong("the announcement names another key than it shows");
-                }
-                let window = Window {
-                    nbf: a.nbf,
-                    signs_until: a.signs_until,
-                    max_lifetime_s: a.max_lifetime_s,
-                };
-                if self.windows.insert(a.kid, window).is_some() {
-                    return wrong("the key was announced before");
-                }
-            }
-            Entry::Narrowing(n) => match self.windows.get_mut(&n.kid) {
-                Some(w) if n.signs_until <= w.signs_until => w.signs_until = n.signs_until,
-                _ => return wrong("a window can only be narrowed"),
+            Entry::Announcement(said) => return self.announce(index, said),
+            Entry::Token(token) => return self.take_token(token),
+            Entry::Narrowing(n) => match self.keys.get_mut(&n.kid) {
+                Some(key) if n.signs_until <= key.signs_until => key.signs_until = n.signs_until,
+                _ => return wrong("widened", "a window can only be narrowed"),
             },
-            Entry::Token(t) => {
-                self.tokens = self.tokens.saturating_add(1);
-                let window = self.windows.get(&t.kid);
-                let fits = window.is_some_and(|w| {
-                    w.nbf <= t.iat
-                        && t.iat < w.signs_until
-                        && t.exp.saturating_sub(t.iat) <= w.max_lifetime_s
-                });
-                if !fits {
-                    return wrong("a token outside its key's announced window");
-                }
-            }
             Entry::Void(v) => {
                 self.voids = self.voids.saturating_add(1);
                 if v.index >= index {
-                    return wrong("voids an entry that is not before it");
+                    return wrong("void", "voids an entry that is not before it");
                 }
             }
-            Entry::Compromise(_) => self.compromised = self.compromised.saturating_add(1),
-            Entry::Genesis(_) | Entry::Policy(_) | Entry::Imported(_) => {}
+            Entry::Compromise(c) => {
+                self.fallen.insert(c.kid);
+            }
+            Entry::Imported(said) => self.import(said),
+            Entry::Genesis(_) | Entry::Policy(_) => {}
         }
         Ok(())
     }
 }
 
-fn names_its_key(announcement: &chancery_entry::Announcement) -> bool {
-    let jwk = chancery_token::json::parse_object(announcement.jwk.as_bytes());
-    let key = jwk.and_then(|jwk| chancery_token::PublicKey::from_jwk(&jwk));
-    key.is_ok_and(|k| {
+fn wrong(code: &'static str, what: &str) -> Result<(), Contradiction> {
+    Err(Contradiction { code, what: what.to_owned() })
+}
+
+fn names_its_key(announcement: &Announcement) -> bool {
+    parse_key(&announcement.jwk).is_some_and(|k| {
         *k.kid().as_bytes() == announcement.kid && k.algorithm().as_str() == announcement.algorithm
     })
+}
+
+fn parse_key(jwk: &str) -> Option<PublicKey> {
+    let jwk = chancery_token::json::parse_object(jwk.as_bytes()).ok()?;
+    PublicKey::from_jwk(&jwk).ok()
 }
 
 /// A story in a resume file.
@@ -145,45 +239,33 @@ fn names_its_key(announcement: &chancery_entry::Announcement) -> bool {
 pub(super) struct StoryText {
     tokens: u64,
     voids: u64,
-    compromised: u64,
-    keys: Vec<WindowText>,
+    fallen: Vec<String>,
+    imports: Vec<Import>,
+    keys: BTreeMap<String, Key>,
     /// Entries of a directory that still say something, with their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     directory: Vec<(u64, String)>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WindowText {
-    kid: String,
-    nbf: u64,
-    signs_until: u64,
-    max_lifetime_s: u64,
-}
-
 impl From<&Story> for StoryText {
     fn from(story: &Story) -> Self {
-        let keys = story.windows.iter().map(|(kid, w)| WindowText {
-            kid: b64::encode(kid),
-            nbf: w.nbf,
-            signs_until: w.signs_until,
-            max_lifetime_s: w.max_lifetime_s,
-        });
+        let keys = story.keys.iter().map(|(kid, key)| (b64::encode(kid), key.clone()));
         let parts = story.directory.parts().into_iter();
         let parts = parts.filter_map(|(at, entry)| Some((at, b64::encode(&entry.encode().ok()?))));
         Self {
+            directory: parts.collect(),
             tokens: story.tokens,
             voids: story.voids,
-            compromised: story.compromised,
+            fallen: story.fallen.iter().map(|kid| b64::encode(kid)).collect(),
+            imports: story.imports.clone(),
             keys: keys.collect(),
-            directory: parts.collect(),
         }
     }
 }
 
 impl StoryText {
     /// The story of the first `size` entries again; `None` when it is not one.
-    pub fn read(&self, size: u64) -> Option<Story> {
+    pub fn read(self, size: u64) -> Option<Story> {
         let mut parts = Vec::with_capacity(self.directory.len());
         for (at, entry) in &self.directory {
             parts.push((*at, DirectoryEntry::decode(&b64::decode(entry).ok()?).ok()?));
@@ -192,22 +274,16 @@ impl StoryText {
             true => Directory::new(),
             false => Directory::from_parts(size, parts).ok()?,
         };
-        let mut windows = BTreeMap::new();
-        for key in &self.keys {
-            let window = Window {
-                nbf: key.nbf,
-                signs_until: key.signs_until,
-                max_lifetime_s: key.max_lifetime_s,
-            };
-            windows.insert(b64::decode_array(&key.kid).ok()?, window);
-        }
+        let id = |text: &String| b64::decode_array(text).ok();
+        let keys = self.keys.into_iter().map(|(kid, key)| Some((id(&kid)?, key)));
         Some(Story {
             directory,
             heads: None,
-            windows,
+            keys: keys.collect::<Option<_>>()?,
             tokens: self.tokens,
             voids: self.voids,
-            compromised: self.compromised,
+            fallen: self.fallen.iter().map(id).collect::<Option<_>>()?,
+            imports: self.imports,
         })
     }
 }

@@ -19,7 +19,7 @@ use chancery_tlog::{
 
 use super::CheckError;
 use super::progress::Progress;
-use super::resume::{ResumeFile, Resumed};
+use super::resume::{Resume, Resumed};
 use super::source::{Reader, Tiles};
 use super::story::{Kind, Said, Story};
 
@@ -34,7 +34,7 @@ const MAX_MOVES: u32 = 8;
 const MOVE_WAIT: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 500 });
 
 /// What was checked: whole bundles, from the first on.
-pub(super) struct Walk {
+pub(in crate::cli) struct Walk {
     /// The tree above level 0: its leaves are the roots of full level 0 tiles.
     pub upper: Frontier,
     /// The same tree's right-edge tiles: its level 0 is the log's level 1.
@@ -50,7 +50,7 @@ struct Piece {
 
 /// A tree that somebody signed, and that the log's tree must extend.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(in crate::cli) struct Claim {
     pub size: u64,
     pub root: Hash,
     /// Where it was signed, for messages.
@@ -58,11 +58,11 @@ pub(super) struct Claim {
 }
 
 /// How a check goes on and where it ended.
-pub(super) struct Check<'a> {
+pub(in crate::cli) struct Check<'a> {
     pub reader: Reader<'a>,
     pub vkey: &'a VerifierKey,
     kind: Kind,
-    pub resume: Option<ResumeFile>,
+    pub resume: Option<Resume>,
     /// Set when the user wants it to end.
     pub interrupted: &'a AtomicBool,
     pub walk: Walk,
@@ -76,7 +76,7 @@ pub(super) struct Check<'a> {
 }
 
 /// Everything agrees.
-pub(super) struct Agreement {
+pub(in crate::cli) struct Agreement {
     pub checkpoint: Checkpoint,
     pub story: Story,
     /// Entries that an earlier run had checked.
@@ -100,13 +100,13 @@ impl Walk {
         let size = self.position().saturating_add(edge.size());
         let hashes = [self.upper.hashes(), edge.hashes()].concat();
         let whole = Frontier::from_hashes(size, hashes);
-        whole.map(|w| w.root()).map_err(|e| CheckError::Disagrees(e.to_string()))
+        whole.map(|w| w.root()).map_err(|e| CheckError::disagrees(e.to_string()))
     }
 
     /// Reads the story of a piece that begins at the position.
     fn read_story(&self, story: &mut Story, piece: &Piece) -> Result<(), CheckError> {
         for (index, entry) in (self.position()..).zip(&piece.entries) {
-            story.read(index, entry).map_err(CheckError::Disagrees)?;
+            story.read(index, entry).map_err(|e| CheckError::contradicts(index, e))?;
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl<'a> Check<'a> {
         reader: Reader<'a>,
         vkey: &'a VerifierKey,
         kind: Kind,
-        resume: Option<ResumeFile>,
+        resume: Option<Resume>,
         interrupted: &'a AtomicBool,
     ) -> Result<Self, CheckError> {
         let resumed = match &resume {
@@ -151,13 +151,31 @@ impl<'a> Check<'a> {
     pub fn expect(&mut self, claims: Vec<Claim>) -> Result<(), CheckError> {
         let size = self.checkpoint.size;
         if let Some(beyond) = claims.last().filter(|claim| claim.size > size) {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::rewritten(format!(
                 "{} has a checkpoint of {} entries, and the log here only {size}: it lost entries, or \
                  this is an older copy",
                 beyond.by, beyond.size
             )));
         }
         self.claims = claims.into();
+        Ok(())
+    }
+
+    /// Proves that a tree that somebody signed, here or in the directory, is a beginning of the log's.
+    pub fn extends(&mut self, claim: &Claim) -> Result<(), CheckError> {
+        let mut moves = 0;
+        while let Err(e) = self.prove(&[(claim.size, claim.root, claim.by)]) {
+            let path = match e {
+                CheckError::Moved(path) => path,
+                // An older checkpoint may come from a cache that lags behind.
+                _ if self.checkpoint.size < claim.size && moves < MAX_MOVES => {
+                    "checkpoint".to_owned()
+                }
+                other => return Err(other),
+            };
+            self.move_on(&path, moves)?;
+            moves = moves.saturating_add(1);
+        }
         Ok(())
     }
 
@@ -168,11 +186,18 @@ impl<'a> Check<'a> {
 
     /// Takes up what was checked earlier, if it is a prefix of the log.
     fn go_on_from(&mut self, Resumed { walk, seen }: Resumed) -> Result<(), CheckError> {
-        let checked = (walk.position(), walk.upper.root(), "checked entries");
-        let signed = (seen.size, seen.root, "checkpoint");
+        let checked = (walk.position(), walk.upper.root(), "checked before");
+        let signed = (seen.size, seen.root, "seen before");
         let mut moves = 0;
-        while let Err(e) = self.prove([checked, signed]) {
-            let CheckError::Moved(path) = e else { return Err(e) };
+        while let Err(e) = self.prove(&[checked, signed]) {
+            let path = match e {
+                CheckError::Moved(path) => path,
+                // An older checkpoint may come from a cache that lags behind.
+                _ if self.checkpoint.size < seen.size && moves < MAX_MOVES => {
+                    "checkpoint".to_owned()
+                }
+                other => return Err(other),
+            };
             self.move_on(&path, moves)?;
             moves = moves.saturating_add(1);
         }
@@ -182,12 +207,12 @@ impl<'a> Check<'a> {
     }
 
     /// That earlier trees are prefixes of the log's.
-    fn prove(&self, earlier: [(u64, Hash, &str); 2]) -> Result<(), CheckError> {
+    fn prove(&self, earlier: &[(u64, Hash, &str)]) -> Result<(), CheckError> {
         let size = self.checkpoint.size;
-        for (known, root, what) in earlier {
+        for &(known, root, what) in earlier {
             let no_prefix = |why: String| {
-                CheckError::Disagrees(format!(
-                    "the tree of {known} entries in the resume file ({what}) is not a prefix of this \
+                CheckError::rewritten(format!(
+                    "the tree of {known} entries ({what}) is not a prefix of this \
                      log's tree of {size}: {why}; either this is an older copy, or the log was \
                      rewritten, or a tile is damaged"
                 ))
@@ -198,7 +223,7 @@ impl<'a> Check<'a> {
             let proof = match consistency_proof(&Tiles(&self.reader), known, size) {
                 Ok(proof) => proof,
                 Err(ProofError::Source(e)) => return Err(e),
-                Err(ProofError::Log(e)) => return Err(CheckError::Disagrees(e.to_string())),
+                Err(ProofError::Log(e)) => return Err(CheckError::disagrees(e.to_string())),
             };
             verify_consistency(known, &root, size, &self.checkpoint.root, &proof)
                 .map_err(|e| no_prefix(e.to_string()))?;
@@ -216,7 +241,7 @@ impl<'a> Check<'a> {
                 self.save()?;
                 Ok(Agreement { checkpoint: self.checkpoint.clone(), story, before })
             }
-            Err(CheckError::Disagrees(why)) => Err(CheckError::Disagrees(why)),
+            Err(no @ CheckError::Disagrees { .. }) => Err(no),
             Err(other) => {
                 self.save()?;
                 Err(other)
@@ -345,7 +370,7 @@ impl<'a> Check<'a> {
 
     fn compare_claim(&self, claim: &Claim, leaves: &[Hash]) -> Result<(), CheckError> {
         if self.walk.root_with(leaves)? != claim.root {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::rewritten(format!(
                 "the log was rewritten: {} its checkpoint of size {} says `{}`",
                 claim.by, claim.size, claim.root
             )));
@@ -390,7 +415,7 @@ impl<'a> Check<'a> {
         self.walk.read_story(&mut story, &piece)?;
         let root = self.walk.root_with(&piece.leaves)?;
         if root != self.checkpoint.root {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::disagrees(format!(
                 "the entries hash to `{root}`, the checkpoint says `{}`",
                 self.checkpoint.root
             )));
@@ -412,7 +437,7 @@ impl<'a> Check<'a> {
     /// Something at the right edge is gone: the log has grown, or is not whole.
     fn move_on(&mut self, gone: &str, moves: u32) -> Result<(), CheckError> {
         if moves >= MAX_MOVES {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::disagrees(format!(
                 "{gone} is not there, nor is a checkpoint that does without it"
             )));
         }
@@ -425,7 +450,7 @@ impl<'a> Check<'a> {
         }
         let (checkpoint, note) = open(&self.reader.read("checkpoint")?, self.vkey)?;
         if checkpoint.size == self.checkpoint.size && checkpoint.root != self.checkpoint.root {
-            return Err(CheckError::Disagrees(format!(
+            return Err(CheckError::rewritten(format!(
                 "the log signed two checkpoints of size {}: `{}` and `{}`",
                 checkpoint.size, self.checkpoint.root, checkpoint.root
             )));
@@ -457,7 +482,7 @@ impl Piece {
         bytes: &[u8],
     ) -> Result<Self, CheckError> {
         let path = id.path();
-        let wrong = |why: String| CheckError::Disagrees(format!("{path}: {why}"));
+        let wrong = |why: String| CheckError::disagrees(format!("{path}: {why}"));
         let entries = decode_entries(bytes, held).map_err(|e| wrong(e.to_string()))?;
         let mut piece = Self { entries: Vec::new(), leaves: Vec::new() };
         for (at, entry) in (0..id.width).zip(&entries) {
@@ -480,13 +505,16 @@ fn full_bundle(id: EntriesTileId) -> String {
 
 fn compare(path: &str, bytes: &[u8], expected: &[u8]) -> Result<(), CheckError> {
     if bytes != expected {
-        return Err(CheckError::Disagrees(format!("{path} does not hash what is below it")));
+        return Err(CheckError::disagrees(format!("{path} does not hash what is below it")));
     }
     Ok(())
 }
 
-fn open(note: &[u8], vkey: &VerifierKey) -> Result<(Checkpoint, String), CheckError> {
-    let wrong = |why: String| CheckError::Disagrees(format!("checkpoint: {why}"));
+pub(in crate::cli) fn open(
+    note: &[u8],
+    vkey: &VerifierKey,
+) -> Result<(Checkpoint, String), CheckError> {
+    let wrong = |why: String| CheckError::disagrees(format!("checkpoint: {why}"));
     let (checkpoint, note) =
         Checkpoint::open(note, std::slice::from_ref(vkey)).map_err(|e| wrong(e.to_string()))?;
     Ok((checkpoint, note.encode()))

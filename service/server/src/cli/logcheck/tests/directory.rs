@@ -64,7 +64,7 @@ fn found_in_logs(objects: &Stored) -> String {
     let agreement = walk(&memory(objects), begin, &AtomicBool::new(false)).unwrap();
     let place = folder.path().join("directory").display().to_string();
     match named::walk_all(&place, &agreement, true, &AtomicBool::new(false)) {
-        Err(CheckError::Disagrees(why)) => why,
+        Err(CheckError::Disagrees { why, .. }) => why,
         other => panic!("{other:?}"),
     }
 }
@@ -100,7 +100,7 @@ async fn a_check_of_a_directory_goes_on_where_it_was() {
     let file = folder.path().join("checked");
     let memory = memory(&deployment.objects);
     let resumed = || {
-        let begin = Begin { resume: Some(ResumeFile::new(&file)), ..Begin::default() };
+        let begin = Begin { resume: Some(Resume::File(file.clone())), ..Begin::default() };
         walk(&memory, begin, &AtomicBool::new(false)).unwrap()
     };
     let whole = resumed();
