@@ -14,7 +14,7 @@ use chancery_tlog::{
 };
 use chancery_token::jwks::{KeySet, Member, Window};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
-use chancery_validate::anchor::{Anchor, AnchorReader, Recollection};
+use chancery_validate::anchor::{Anchor, AnchorReader, DirectoryObject, Recollection};
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
@@ -90,6 +90,10 @@ impl AnchorReader for Served<'_> {
 
     fn key_set(&self, _: LogId) -> Result<Vec<u8>, &'static str> {
         if self.which == 3 { Ok(self.bytes.to_vec()) } else { Err("withheld") }
+    }
+
+    fn directory(&self, _: DirectoryObject) -> Result<Vec<u8>, &'static str> {
+        Err("the anchor names no directory")
     }
 }
 

@@ -60,6 +60,10 @@ pub use memory::{decode_state, encode_state};
 pub use open::Files;
 pub use settings::DirectorySettings;
 
+/// Logs that the index lists beside the open ones, the newest: those whose tokens live are among them,
+/// and half a megabyte is not too much for a relying party to read.
+const MAX_INDEXED: usize = 2_000;
+
 /// The object that says where a directory's entries are: a help for finding them, each of which
 /// proves itself.
 const INDEX: &str = "directory/index.json";
@@ -437,12 +441,16 @@ async fn genesis_of(log: &Log) -> Result<Genesis, LogError> {
 }
 
 /// `{"size": entries, "logs": [{"log", "origin", "named_at", "checkpoint_at", "size", "closed_at",
-/// "successor"}]}`, the logs in the order in which they were named.
+/// "successor"}]}`, the logs in the order in which they were named; the oldest closed ones are left out.
 fn index_of(reading: &Reading) -> String {
     let mut logs: Vec<_> = reading.logs().collect();
     logs.sort_by_key(|(_, named)| named.named_at());
+    let old = logs.len().saturating_sub(MAX_INDEXED);
     let logs: Vec<_> = logs
         .into_iter()
+        .enumerate()
+        .filter(|(place, (_, named))| *place >= old || named.closing().is_none())
+        .map(|(_, log)| log)
         .map(|(id, named)| {
             json!({
                 "log": id.to_string(),

@@ -239,6 +239,9 @@ fn an_anchor_takes_announced_keys_and_no_restarted_signer_unpinned() {
     let party = anchored(&stage, &first);
     let token = stage.token();
     stage.validate(&party, &token).unwrap();
+    let directory = stage.lab.web.get(&format!("{}/directory/vkey", stage.lab.url())).text();
+    let by_directory = anchored(&stage, &format!("directory {directory}"));
+    stage.validate(&by_directory, &token).unwrap();
 
     stage.lab.kill_service();
     stage.lab.kill_signer();
@@ -249,6 +252,9 @@ fn an_anchor_takes_announced_keys_and_no_restarted_signer_unpinned() {
     assert_eq!(rejection.code(), RejectionCode::KeyNotAnnounced, "{rejection}");
     // The dead signer's keys live on in the log that it left.
     stage.validate(&party, &token).unwrap();
+    // Who pinned the directory needs to do nothing.
+    stage.validate(&by_directory, &successors).unwrap();
+    stage.validate(&by_directory, &token).unwrap();
 
     let both = format!("# before the restart\n{first}\n# after it\n{}", stage.log_key());
     let party = anchored(&stage, &both);
@@ -259,6 +265,11 @@ fn an_anchor_takes_announced_keys_and_no_restarted_signer_unpinned() {
     let party = anchored(&stage, &stranger.log_key());
     let rejection = stage.validate(&party, &successors).unwrap_err();
     assert_eq!(rejection.code(), RejectionCode::KeyNotAnnounced);
+    let url = format!("{}/directory/vkey", stranger.lab.url());
+    let theirs = stranger.lab.web.get(&url).text();
+    let party = anchored(&stage, &format!("directory {theirs}"));
+    let rejection = stage.validate(&party, &successors).unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::KeyNotAnnounced, "{rejection}");
 }
 
 #[test]

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use chancery_tlog::note::Note;
 use chancery_tlog::{Checkpoint, EntriesTileId, Hash, LogId, TILE_WIDTH, TileId};
+use chancery_token::json;
 use chancery_token::jwks::KeySet;
-use chancery_validate::anchor::{Anchor, AnchorReader, Recollection};
+use chancery_validate::anchor::{Anchor, AnchorReader, DirectoryObject, Recollection};
 use chancery_validate::log::{LogReader, Search, Verdict, look_up};
 use chancery_validate::{Keys, Validated};
 use tokio::runtime::Handle;
@@ -24,7 +25,7 @@ use crate::Bounds;
 use crate::clock::Clock;
 use crate::error::FetchError;
 use crate::fetch::Web;
-use crate::place::{Object, Place};
+use crate::place::{Object, Place, Site};
 use crate::shelf::Shelf;
 
 /// Requests to logs that run at one time.
@@ -49,7 +50,7 @@ type Outcome = Result<Arc<[u8]>, Arc<str>>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Name {
     place: Arc<Place>,
-    log: LogId,
+    site: Site,
     object: Object,
     /// The last one that could be read, whatever came after it.
     last_good: bool,
@@ -126,9 +127,10 @@ impl Logs {
         };
         let Some(place) = place else { return unknown(NO_PLACE) };
         let mut memory = Memory::new(place);
-        self.gather(&mut memory, vec![(log, Object::Vkey), (log, Object::Checkpoint)]).await;
+        let site = Site::Log(log);
+        self.gather(&mut memory, vec![(site, Object::Vkey), (site, Object::Checkpoint)]).await;
         if let Some(address) = address {
-            memory.expect_path(log, address.index());
+            memory.expect_path(site, address.index());
         }
         for _ in 0..MAX_RUNS {
             let missing = memory.missing.take();
@@ -172,14 +174,14 @@ impl Logs {
     }
 
     /// Puts objects into a memory: from what is kept, or by fetching them all at once.
-    async fn gather(self: &Arc<Self>, memory: &mut Memory, wanted: Vec<(LogId, Object)>) {
+    async fn gather(self: &Arc<Self>, memory: &mut Memory, wanted: Vec<(Site, Object)>) {
         let mut coming = Vec::new();
-        for (log, object) in wanted {
-            if memory.has.contains_key(&(log, object)) {
+        for (site, object) in wanted {
+            if memory.has.contains_key(&(site, object)) {
                 continue;
             }
             let place = Arc::clone(&memory.place);
-            coming.push(self.start(Name { place, log, object, last_good: false }));
+            coming.push(self.start(Name { place, site, object, last_good: false }));
         }
         for (name, coming) in coming {
             let outcome = match coming {
@@ -195,7 +197,7 @@ impl Logs {
                 Err(why) if memory.takes_last_good => self.last_good(&name).ok_or(why),
                 outcome => outcome,
             };
-            memory.has.insert((name.log, name.object), outcome);
+            memory.has.insert((name.site, name.object), outcome);
         }
     }
 
@@ -226,12 +228,15 @@ impl Logs {
     async fn fetch(&self, name: &Name) -> Outcome {
         let _request = self.requests.acquire().await;
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        let read = name.place.read(&self.web, name.log, name.object);
+        let read = name.place.read(&self.web, name.site, name.object);
         let read = tokio::time::timeout(self.timeout, read).await;
         let why = match read {
             // A page that says "maintenance" with status 200 is an outage, and no news of the log.
             Ok(Ok(bytes)) if name.object == Object::Checkpoint && !is_checkpoint(&bytes) => {
                 "it is no checkpoint".to_owned()
+            }
+            Ok(Ok(bytes)) if name.object == Object::Index && !is_index(&bytes) => {
+                "it is no index".to_owned()
             }
             Ok(Ok(bytes)) => return Ok(bytes.into()),
             Ok(Err(error)) => error.to_string(),
@@ -249,7 +254,7 @@ impl Logs {
         state.running.remove(name);
         state.put(name.clone(), outcome.clone(), until);
         let Ok(bytes) = outcome else { return };
-        if name.object == Object::Checkpoint {
+        if matches!(name.object, Object::Checkpoint | Object::Index) {
             state.put(name.last_good(), outcome.clone(), u64::MAX);
         }
         // A full tile that came in place of a partial one is kept under its own name too.
@@ -269,12 +274,12 @@ impl Logs {
         let until = self.clock.now().ms.saturating_add(self.checkpoint_age_ms);
         let why: Arc<str> = why.into();
         let mut state = self.state();
-        for ((log, object), outcome) in &memory.has {
+        for ((site, object), outcome) in &memory.has {
             if outcome.is_err() {
                 continue;
             }
             let place = Arc::clone(&memory.place);
-            let name = Name { place, log: *log, object: *object, last_good: false };
+            let name = Name { place, site: *site, object: *object, last_good: false };
             if let Some(full) = object.full() {
                 state.kept.remove(&Name { object: full, ..name.clone() });
             }
@@ -334,8 +339,8 @@ struct Memory {
     takes_last_good: bool,
     /// How long one object is waited for, if not as long as it takes.
     patience: Option<Duration>,
-    has: HashMap<(LogId, Object), Outcome>,
-    missing: RefCell<Vec<(LogId, Object)>>,
+    has: HashMap<(Site, Object), Outcome>,
+    missing: RefCell<Vec<(Site, Object)>>,
 }
 
 impl Memory {
@@ -350,23 +355,23 @@ impl Memory {
         }
     }
 
-    fn read(&self, log: LogId, object: Object) -> Result<Vec<u8>, String> {
+    fn read(&self, site: Site, object: Object) -> Result<Vec<u8>, String> {
         if self.is_nowhere {
             return Err(NO_PLACE.to_owned());
         }
-        match self.has.get(&(log, object)) {
+        match self.has.get(&(site, object)) {
             Some(Ok(bytes)) => Ok(bytes.to_vec()),
             Some(Err(why)) => Err(why.to_string()),
             None => {
                 let mut missing = self.missing.borrow_mut();
-                if !missing.contains(&(log, object)) {
-                    missing.push((log, object));
+                if !missing.contains(&(site, object)) {
+                    missing.push((site, object));
                 }
                 if let Object::Tile(id) = object
                     && id.level == 0
                 {
                     drop(missing);
-                    self.expect_path(log, id.index.saturating_mul(TILE_WIDTH));
+                    self.expect_path(site, id.index.saturating_mul(TILE_WIDTH));
                 }
                 Err("not read yet".to_owned())
             }
@@ -375,8 +380,8 @@ impl Memory {
 
     /// Wants the tiles that a proof for this leaf needs, all at once: those above the leaf, and the
     /// right edge of the tree. How large that is, the checkpoint says; it is not believed for more.
-    fn expect_path(&self, log: LogId, index: u64) {
-        let Some(Ok(note)) = self.has.get(&(log, Object::Checkpoint)) else { return };
+    fn expect_path(&self, site: Site, index: u64) {
+        let Some(Ok(note)) = self.has.get(&(site, Object::Checkpoint)) else { return };
         let Some(size) = checkpoint_size(note).filter(|size| index < *size) else { return };
         let mut missing = self.missing.borrow_mut();
         for level in 0..LEVELS {
@@ -387,7 +392,7 @@ impl Memory {
                 // The edge of a level may be within the last full tile of the one below.
                 for tile in [tile, tile.saturating_sub(1)] {
                     let Some(id) = TileId::at(level, tile, size) else { continue };
-                    let wanted = (log, Object::Tile(id));
+                    let wanted = (site, Object::Tile(id));
                     if !self.has.contains_key(&wanted) && !missing.contains(&wanted) {
                         missing.push(wanted);
                     }
@@ -403,6 +408,10 @@ fn checkpoint_size(note: &[u8]) -> Option<u64> {
     Checkpoint::parse(&Note::parse(note).ok()?.text).ok().map(|checkpoint| checkpoint.size)
 }
 
+fn is_index(bytes: &[u8]) -> bool {
+    json::parse_object(bytes).is_ok_and(|index| index.contains_key("logs"))
+}
+
 fn is_checkpoint(note: &[u8]) -> bool {
     checkpoint_size(note).is_some()
 }
@@ -414,23 +423,23 @@ impl LogReader for OneLog<'_> {
     type Error = String;
 
     fn checkpoint(&self) -> Result<Vec<u8>, String> {
-        self.0.read(self.1, Object::Checkpoint)
+        self.0.read(Site::Log(self.1), Object::Checkpoint)
     }
 
     fn tile(&self, id: TileId) -> Result<Vec<u8>, String> {
-        self.0.read(self.1, Object::Tile(id))
+        self.0.read(Site::Log(self.1), Object::Tile(id))
     }
 
     fn vkey(&self) -> Result<String, String> {
-        let bytes = self.0.read(self.1, Object::Vkey)?;
+        let bytes = self.0.read(Site::Log(self.1), Object::Vkey)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 
     fn search(&self, leaf: &Hash) -> Result<Search, String> {
-        let bytes = self.0.read(self.1, Object::Search(*leaf))?;
+        let bytes = self.0.read(Site::Log(self.1), Object::Search(*leaf))?;
         let search = Search::parse(&bytes).ok_or_else(|| "it says nothing".to_owned())?;
         if let Search::At(index) = search {
-            self.0.expect_path(self.1, index);
+            self.0.expect_path(Site::Log(self.1), index);
         }
         Ok(search)
     }
@@ -440,18 +449,28 @@ impl AnchorReader for Memory {
     type Error = String;
 
     fn checkpoint(&self, log: LogId) -> Result<Vec<u8>, String> {
-        self.read(log, Object::Checkpoint)
+        self.read(Site::Log(log), Object::Checkpoint)
     }
 
     fn tile(&self, log: LogId, id: TileId) -> Result<Vec<u8>, String> {
-        self.read(log, Object::Tile(id))
+        self.read(Site::Log(log), Object::Tile(id))
     }
 
     fn entries(&self, log: LogId, id: EntriesTileId) -> Result<Vec<u8>, String> {
-        self.read(log, Object::Entries(id))
+        self.read(Site::Log(log), Object::Entries(id))
     }
 
     fn key_set(&self, log: LogId) -> Result<Vec<u8>, String> {
-        self.read(log, Object::KeySet)
+        self.read(Site::Log(log), Object::KeySet)
+    }
+
+    fn directory(&self, object: DirectoryObject) -> Result<Vec<u8>, String> {
+        let object = match object {
+            DirectoryObject::Index => Object::Index,
+            DirectoryObject::Checkpoint => Object::Checkpoint,
+            DirectoryObject::Tile(id) => Object::Tile(id),
+            DirectoryObject::Entries(id) => Object::Entries(id),
+        };
+        self.read(Site::Directory, object)
     }
 }

@@ -14,6 +14,9 @@ use crate::fetch::Web;
 
 /// What stands for the log's id in a place.
 const LOG: &str = "{log}";
+/// How a place ends beside which there is a directory, and what that is called.
+const LOGS: &str = "/log/{log}";
+const DIRECTORY: &str = "/directory";
 
 /// Where the objects of logs are; `{log}` in it stands for a log's id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +25,15 @@ pub enum Place {
     Web(String),
     /// Below a folder, for logs that were copied.
     Folder(String),
+}
+
+/// Which of the logs at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// A signer's.
+    Log(LogId),
+    /// The directory that names them.
+    Directory,
 }
 
 /// One object of a log (c2sp.org/tlog-tiles), and Chancery's three beside them.
@@ -33,6 +45,8 @@ pub enum Object {
     Checkpoint,
     /// The signer's own part of the key set.
     KeySet,
+    /// Where a directory's entries are.
+    Index,
     /// A tile of hashes.
     Tile(TileId),
     /// A bundle of entries.
@@ -47,6 +61,8 @@ const MAX_VKEY_BYTES: usize = 4 * 1024;
 const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
 /// Two numbers, or a problem document with one.
 const MAX_SEARCH_BYTES: usize = 4 * 1024;
+/// Some four thousand logs; the service lists half as many, the newest.
+const MAX_INDEX_BYTES: usize = 1024 * 1024;
 /// A full bundle of the longest entries, each behind its length in two octets.
 const MAX_BUNDLE_BYTES: usize = TILE_WIDTH as usize * (MAX_ENTRY_BYTES + 2);
 /// A set of the largest size in base64url, between a header and a signature.
@@ -69,22 +85,28 @@ impl Place {
     }
 
     /// Reads one object.
-    pub async fn read(&self, web: &Web, log: LogId, object: Object) -> Result<Vec<u8>, FetchError> {
-        let at = |template: &str, path: &str| {
-            format!("{}/{path}", template.replace(LOG, &log.to_string()))
-        };
+    pub async fn read(&self, web: &Web, site: Site, object: Object) -> Result<Vec<u8>, FetchError> {
         let template = match self {
             Self::Web(template) | Self::Folder(template) => template,
         };
+        let base = match (site, template.strip_suffix(LOGS)) {
+            (Site::Log(log), _) => template.replace(LOG, &log.to_string()),
+            (Site::Directory, Some(beside)) => format!("{beside}{DIRECTORY}"),
+            (Site::Directory, None) => {
+                let why = "has no directory beside it, as a place that ends in `/log/{log}` has";
+                return Err(FetchError::Refused { url: template.clone(), why });
+            }
+        };
+        let at = |path: &str| format!("{base}/{path}");
         if let Object::Search(_) = object {
-            return self.search(web, at(template, &object.path())).await;
+            return self.search(web, at(&object.path())).await;
         }
-        let mut answer = self.read_at(web, at(template, &object.path()), object.limit()).await;
+        let mut answer = self.read_at(web, at(&object.path()), object.limit()).await;
         // A log may drop a partial tile once the full one is there (c2sp.org/tlog-tiles).
         if let (Err(error), Some(full)) = (&answer, object.full())
             && error.is_absent()
         {
-            answer = self.read_at(web, at(template, &full.path()), full.limit()).await;
+            answer = self.read_at(web, at(&full.path()), full.limit()).await;
         }
         answer
     }
@@ -150,6 +172,7 @@ impl Object {
             Self::Vkey => "vkey".to_owned(),
             Self::Checkpoint => "checkpoint".to_owned(),
             Self::KeySet => "keys.jwt".to_owned(),
+            Self::Index => "index.json".to_owned(),
             Self::Tile(id) => id.path(),
             Self::Entries(id) => id.path(),
             Self::Search(leaf) => Search::path(&leaf),
@@ -161,6 +184,7 @@ impl Object {
             Self::Vkey => MAX_VKEY_BYTES,
             Self::Checkpoint => MAX_CHECKPOINT_BYTES,
             Self::KeySet => MAX_SIGNED_SET_BYTES,
+            Self::Index => MAX_INDEX_BYTES,
             Self::Tile(_) => FULL_TILE_BYTES,
             Self::Entries(_) => MAX_BUNDLE_BYTES,
             Self::Search(_) => MAX_SEARCH_BYTES,
@@ -180,6 +204,6 @@ impl Object {
 
     /// Whether the object changes: then it is not used again for long.
     pub const fn changes(self) -> bool {
-        matches!(self, Self::Checkpoint | Self::KeySet | Self::Search(_))
+        matches!(self, Self::Checkpoint | Self::KeySet | Self::Index | Self::Search(_))
     }
 }

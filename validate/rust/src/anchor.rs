@@ -5,10 +5,16 @@
 //! signed, for this issuer, and with a window that the served one does not widen. All logs of an anchor
 //! are believed about every issuer whose keys they announce.
 //!
+//! An anchor names logs by their keys, or the directory of a deployment by its key. The directory names
+//! the logs then: a signer that is restarted needs no change of the anchor, and nothing of a log counts
+//! that the directory does not hold.
+//!
 //! While the log's signer lives, its signed key set (`keys.jwt`) must list the key as well, so that
 //! what it has withdrawn is gone, and stays gone ([`Recollection`]) although that set is withheld
 //! later. Who serves the logs can withhold it from the beginning, and with it a withdrawal, but
 //! cannot make up a key (INVARIANT I8).
+
+mod named;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
@@ -28,6 +34,10 @@ use crate::explain::shown;
 use crate::keys::Doubt;
 use crate::{DEFAULT_LEEWAY_S, Keys, LogAddress, MAX_LEEWAY_S};
 
+use self::named::Names;
+
+pub use self::named::DirectoryObject;
+
 /// `typ` of a signer's own part of the key set.
 const KEY_SET_TYP: &str = "jwk-set+jwt";
 
@@ -37,10 +47,18 @@ const MAX_SIGNED_SET_BYTES: usize = MAX_SET_BYTES / 3 * 4 + 4096;
 /// Log keys of one anchor: a fleet of a few dozen signers, each with its predecessors of a year.
 const MAX_LOGS: usize = 10_000;
 
-/// The logs that are believed, each by the key that signs its checkpoints.
+/// Directories of one anchor: those of the deployments that one relying party accepts tokens of.
+const MAX_DIRECTORIES: usize = 64;
+
+/// What a line that names a directory begins with.
+const DIRECTORY: &str = "directory ";
+
+/// The logs that are believed, each by the key that signs its checkpoints, or by a directory that names
+/// it.
 #[derive(Clone, Debug)]
 pub struct Anchor {
     logs: HashMap<LogId, VerifierKey>,
+    directories: Vec<VerifierKey>,
 }
 
 /// Reads logs by their id. Whatever it answers is checked.
@@ -71,6 +89,12 @@ pub trait AnchorReader {
     /// # Errors
     /// Whatever kept it from being read; announcements alone then count.
     fn key_set(&self, log: LogId) -> Result<Vec<u8>, Self::Error>;
+
+    /// An object of the directory that names the logs. Nothing asks for it where the anchor names none.
+    ///
+    /// # Errors
+    /// As for [`AnchorReader::checkpoint`].
+    fn directory(&self, object: DirectoryObject) -> Result<Vec<u8>, Self::Error>;
 }
 
 /// What is wrong with an anchor's text.
@@ -78,7 +102,8 @@ pub trait AnchorReader {
 pub enum AnchorError {
     /// Not one key.
     #[error(
-        "the anchor names no log; write one verifier key a line, as `/log/<log id>/vkey` serves it"
+        "the anchor names no log; write `directory ` and the key that `/directory/vkey` serves, or one \
+         verifier key a line, as `/log/<log id>/vkey` serves it"
     )]
     Empty,
     /// A line that is no key.
@@ -96,45 +121,68 @@ pub enum AnchorError {
         line: usize,
     },
     /// More keys than any deployment has.
-    #[error("the anchor names more than {MAX_LOGS} logs")]
+    #[error(
+        "the anchor names more than {MAX_LOGS} logs, or more than {MAX_DIRECTORIES} directories"
+    )]
     TooMany,
 }
 
 impl Anchor {
-    /// Reads verifier keys (c2sp.org/signed-note), one a line; `#` begins a comment. Keys are pinned
-    /// by log: a signer that is restarted has a new log, whose key has to be taken in.
+    /// Reads verifier keys (c2sp.org/signed-note), one a line; `#` begins a comment. A line that begins
+    /// with `directory ` has a directory's key: it names the logs. Any other key is that of one log: a
+    /// signer that is restarted has a new log, whose key has to be taken in.
     ///
     /// # Errors
     /// What is wrong with the text, and in which line.
     pub fn parse(text: &str) -> Result<Self, AnchorError> {
         let mut logs = HashMap::new();
+        let mut directories: Vec<VerifierKey> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
             let fault = |why: String| AnchorError::Line { line: index.saturating_add(1), why };
-            let key = VerifierKey::parse(line).map_err(|error| fault(error.to_string()))?;
+            let named = line.strip_prefix(DIRECTORY).map(str::trim_start);
+            let key = VerifierKey::parse(named.unwrap_or(line));
+            let key = key.map_err(|error| fault(error.to_string()))?;
             let public = <&[u8; 32]>::try_from(key.public_key()).ok();
             let public = public.filter(|_| key.key_type() == KeyType::Ed25519);
             let public = public.ok_or_else(|| fault("it is of another algorithm".to_owned()))?;
-            if logs.insert(LogId::of(public), key).is_some() {
+            let is_known = match named {
+                Some(_) if directories.contains(&key) => true,
+                Some(_) => {
+                    directories.push(key);
+                    false
+                }
+                None => logs.insert(LogId::of(public), key).is_some(),
+            };
+            if is_known {
                 return Err(AnchorError::Repeated { line: index.saturating_add(1) });
             }
-            if logs.len() > MAX_LOGS {
+            if logs.len() > MAX_LOGS || directories.len() > MAX_DIRECTORIES {
                 return Err(AnchorError::TooMany);
             }
         }
-        if logs.is_empty() { Err(AnchorError::Empty) } else { Ok(Self { logs }) }
+        match logs.is_empty() && directories.is_empty() {
+            true => Err(AnchorError::Empty),
+            false => Ok(Self { logs, directories }),
+        }
     }
 
-    /// Whether the anchor names a log.
+    /// The keys of the directories that the anchor names.
+    #[must_use]
+    pub fn directories(&self) -> &[VerifierKey] {
+        &self.directories
+    }
+
+    /// Whether the anchor itself names a log, without a directory.
     #[must_use]
     pub fn names(&self, log: LogId) -> bool {
         self.logs.contains_key(&log)
     }
 
-    /// The logs that the anchor names, in no order.
+    /// The logs that the anchor itself names, in no order.
     pub fn logs(&self) -> impl Iterator<Item = LogId> {
         self.logs.keys().copied()
     }
@@ -153,11 +201,14 @@ impl Anchor {
         let mut unannounced = HashMap::new();
         let mut members = Vec::with_capacity(set.members().len());
         let mut logs = HashMap::new();
+        let mut names = None;
         for member in set.members() {
-            let believed = self.log_of(member).and_then(|(address, key)| {
+            let believed = address_of(member).and_then(|address| {
+                let id = address.log();
                 let log = logs
-                    .entry(address.log())
-                    .or_insert_with(|| Log::open(key, address.log(), now, reader, recollection));
+                    .entry(id)
+                    .or_insert_with(|| self.open(id, &mut names, now, reader, recollection));
+                let log = log.as_ref().map_err(Clone::clone)?;
                 log.believe(member, address.index(), reader, recollection)
             });
             match believed {
@@ -174,15 +225,35 @@ impl Anchor {
         Keys::announced(Arc::new(believed), unannounced)
     }
 
-    /// Where a key was announced, and the key of that log.
-    fn log_of(&self, member: &Member) -> Result<(LogAddress, &VerifierKey), Doubt> {
-        let text = member.log.as_deref().ok_or_else(|| refuted("it has no member `log`"))?;
-        let address = LogAddress::of_key(text)
-            .ok_or_else(|| refuted(format!("`{}` is no place in a log", shown(text))))?;
-        let key = self.logs.get(&address.log());
-        key.map(|key| (address, key))
-            .ok_or_else(|| refuted(format!("log `{}` is not in the anchor", address.log())))
+    /// A log, by its pinned key, or by what the directory says of it; the directory is read once.
+    fn open(
+        &self,
+        id: LogId,
+        names: &mut Option<Result<Names, Doubt>>,
+        now: u64,
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Result<Log, Doubt> {
+        if let Some(key) = self.logs.get(&id) {
+            return Ok(Log::open(key, id, now, reader, recollection));
+        }
+        if self.directories.is_empty() {
+            return Err(refuted(format!("log `{id}` is not in the anchor")));
+        }
+        let names =
+            names.get_or_insert_with(|| Names::open(&self.directories, reader, recollection));
+        let names = names.as_ref().map_err(|doubt| doubt.clone())?;
+        let named = names.log(id, reader, recollection)?;
+        recollection.hear(&named.key, id, now, reader);
+        Ok(Log { id, checkpoint: Ok(named.checkpoint), now })
     }
+}
+
+/// Where a key was announced.
+fn address_of(member: &Member) -> Result<LogAddress, Doubt> {
+    let text = member.log.as_deref().ok_or_else(|| refuted("it has no member `log`"))?;
+    LogAddress::of_key(text)
+        .ok_or_else(|| refuted(format!("`{}` is no place in a log", shown(text))))
 }
 
 /// What signers have said about their keys, so that nobody can make a relying party forget it by
@@ -190,6 +261,10 @@ impl Anchor {
 #[derive(Clone, Debug, Default)]
 pub struct Recollection {
     signers: HashMap<LogId, Said>,
+    /// Keys of logs that a directory named: an entry of a log stays in it.
+    named: HashMap<LogId, VerifierKey>,
+    /// The last checkpoint of each directory, by origin.
+    directories: HashMap<String, Checkpoint>,
 }
 
 /// What one signer said last.
@@ -261,26 +336,10 @@ impl Log {
     fn announcement(&self, index: u64, reader: &impl AnchorReader) -> Result<Announcement, Doubt> {
         let Self { id, .. } = self;
         let checkpoint = self.checkpoint.as_ref().map_err(Clone::clone)?;
-        let size = checkpoint.size;
-        // It may have grown since this checkpoint.
-        let bundle = EntriesTileId::at(index / TILE_WIDTH, size)
-            .filter(|_| index < size)
-            .ok_or_else(|| Doubt::Unread(format!("log `{id}` ends before entry {index}")))?;
-        let bytes = reader.entries(*id, bundle).map_err(|error| unread("entries", &error))?;
-        let entries = decode_entries(&bytes, usize::from(bundle.width))
-            .map_err(|error| refuted(error.to_string()))?;
-        let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
-        let entry = entries.get(place).ok_or_else(|| refuted("the bundle is too short"))?;
-
+        let read = |bundle| reader.entries(*id, bundle);
         let tiles = Tiles { reader, log: *id };
-        let hashes = inclusion_proof(&tiles, index, size).map_err(|error| match error {
-            ProofError::Source(error) => unread("tile", &error),
-            ProofError::Log(error) => refuted(format!("the log's tiles are malformed: {error}")),
-        })?;
-        verify_inclusion(&leaf_hash(entry), index, size, &hashes, &checkpoint.root).map_err(
-            |error| refuted(format!("entry {index} is not under the root of log `{id}`: {error}")),
-        )?;
-        match Entry::decode(entry) {
+        let entry = proven(&format!("log `{id}`"), checkpoint, index, read, &tiles)?;
+        match Entry::decode(&entry) {
             Ok(Entry::Announcement(announcement)) => Ok(announcement),
             Ok(_) => Err(refuted(format!("entry {index} of log `{id}` announces no key"))),
             Err(error) => {
@@ -367,6 +426,34 @@ impl Said {
     fn lists(&self, kid: &KeyId) -> bool {
         self.keys.iter().flat_map(|keys| keys.members()).any(|member| member.key.kid() == *kid)
     }
+}
+
+/// The entry at a place, proven to be under a checkpoint.
+fn proven<S: TileSource<Error: Display>>(
+    log: &str,
+    checkpoint: &Checkpoint,
+    index: u64,
+    read: impl FnOnce(EntriesTileId) -> Result<Vec<u8>, S::Error>,
+    tiles: &S,
+) -> Result<Vec<u8>, Doubt> {
+    let size = checkpoint.size;
+    // It may have grown since this checkpoint.
+    let bundle = EntriesTileId::at(index / TILE_WIDTH, size)
+        .filter(|_| index < size)
+        .ok_or_else(|| Doubt::Unread(format!("{log} ends before entry {index}")))?;
+    let bytes = read(bundle).map_err(|error| unread("entries", &error))?;
+    let entries = decode_entries(&bytes, usize::from(bundle.width))
+        .map_err(|error| refuted(error.to_string()))?;
+    let place = usize::try_from(index % TILE_WIDTH).unwrap_or(usize::MAX);
+    let entry = entries.into_iter().nth(place).ok_or_else(|| refuted("the bundle is too short"))?;
+    let hashes = inclusion_proof(tiles, index, size).map_err(|error| match error {
+        ProofError::Source(error) => unread("tile", &error),
+        ProofError::Log(error) => refuted(format!("the log's tiles are malformed: {error}")),
+    })?;
+    verify_inclusion(&leaf_hash(&entry), index, size, &hashes, &checkpoint.root).map_err(
+        |error| refuted(format!("entry {index} is not under the root of {log}: {error}")),
+    )?;
+    Ok(entry)
 }
 
 /// A served key must be the announced one; its window may be narrower, never wider.

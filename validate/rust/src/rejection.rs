@@ -117,7 +117,7 @@ rejection_codes! {
         "Repair the key in the set; the detail says what is wrong with it.";
     KeyNotAnnounced, "key_not_announced",
         "A trust anchor is set, and no announcement of this key was verified in a log that it names.",
-        "If the signer was restarted, take its log's key into the anchor; otherwise treat it as an attack by whoever serves the key set.";
+        "If the anchor pins logs and the signer was restarted, have it name the directory instead; otherwise treat it as an attack by whoever serves the key set.";
     KeyWithoutWindow, "key_without_window",
         "The key does not say for whom it speaks (`issuer`), when it signs (`nbf`, `signs_until`) or where it was announced (`log`), and the profile demands it.",
         "Use an issuer that publishes these members, or the profile for such issuers.";

@@ -9,6 +9,7 @@
 
 mod anchor;
 mod digests;
+mod directory;
 mod fetching;
 mod https;
 mod keys;

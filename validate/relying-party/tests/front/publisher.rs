@@ -10,11 +10,13 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use chancery_entry::directory::{DirectoryEntry, LogGenesis};
 use chancery_entry::{Announcement, Entry, Start, TokenEntry};
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, LogId, TileBuilder, encode_entry, leaf_hash};
 use chancery_token::jwks::{Member, Window, to_json};
 use chancery_token::{Algorithm, RsaBits, SigningKey, b64, jws};
+use chancery_validate::directory::checkpoint_entry;
 use chancery_validate::log::Search;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -64,6 +66,8 @@ pub struct Publisher {
     task: tokio::task::JoinHandle<()>,
     pub keys: Vec<Key>,
     pub log: Log,
+    /// The log that names it.
+    pub directory: Log,
 }
 
 pub struct Key {
@@ -77,6 +81,8 @@ pub struct Log {
     name: VerifierKey,
     pub id: LogId,
     entries: Vec<Vec<u8>>,
+    /// Of a directory: where each log is named.
+    named: BTreeMap<LogId, usize>,
 }
 
 pub fn now() -> u64 {
@@ -92,7 +98,8 @@ impl Publisher {
         let app = Router::new().fallback(answer).with_state(Arc::clone(&served));
         let task = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         let issuer = format!("{url}/r");
-        let mut publisher = Self { served, url, issuer, task, keys: Vec::new(), log: Log::new() };
+        let (log, directory) = (Log::new(), Log::named(|_| "log.example/directory".to_owned()));
+        let mut publisher = Self { served, url, issuer, task, keys: Vec::new(), log, directory };
         publisher.served().cache_control = Some("public, max-age=150".to_owned());
         publisher.describe("/r/.well-known/openid-configuration");
         publisher.add_key();
@@ -254,10 +261,37 @@ impl Publisher {
 
     /// Serves the log as it is now.
     pub fn publish_log(&self) {
-        let prefix = format!("/log/{}", self.log.id);
-        self.put(&format!("{prefix}/vkey"), format!("{}\n", self.log.name).into_bytes());
+        self.publish(&format!("/log/{}", self.log.id), &self.log);
+    }
+
+    /// Enters the log as it is now in the directory, with a name if it has none, and serves that.
+    pub fn publish_directory(&mut self) {
+        let log = &self.log;
+        let named_at = self.directory.named.entry(log.id).or_insert(self.directory.entries.len());
+        let named_at = *named_at;
+        if named_at == self.directory.entries.len() {
+            let genesis = DirectoryEntry::Genesis(LogGenesis {
+                log: *log.id.as_bytes(),
+                vkeys: vec![log.name.to_string()],
+                genesis_leaf: leaf_hash(&log.entries[0]).0,
+                predecessor: None,
+            });
+            self.directory.entries.push(genesis.encode().unwrap());
+        }
+        let entry = checkpoint_entry(&log.note(), &log.name).unwrap();
+        self.directory.entries.push(DirectoryEntry::Checkpoint(entry).encode().unwrap());
+        let checkpoint_at = self.directory.entries.len() - 1;
+        let id = log.id.to_string();
+        let places = json!({"log": id, "named_at": named_at, "checkpoint_at": checkpoint_at});
+        let index = json!({"logs": [places]});
+        self.put("/directory/index.json", index.to_string().into_bytes());
+        self.publish("/directory", &self.directory);
+    }
+
+    fn publish(&self, prefix: &str, log: &Log) {
+        self.put(&format!("{prefix}/vkey"), format!("{}\n", log.name).into_bytes());
         let mut builder = TileBuilder::new();
-        for entry in &self.log.entries {
+        for entry in &log.entries {
             for (id, bytes) in builder.append(leaf_hash(entry)) {
                 self.put(&format!("{prefix}/{}", id.path()), bytes);
             }
@@ -265,8 +299,8 @@ impl Publisher {
         for (id, bytes) in builder.edge() {
             self.put(&format!("{prefix}/{}", id.path()), bytes.to_vec());
         }
-        for (index, bundle) in self.log.entries.chunks(256).enumerate() {
-            let size = self.log.entries.len() as u64;
+        for (index, bundle) in log.entries.chunks(256).enumerate() {
+            let size = log.entries.len() as u64;
             let id = chancery_tlog::EntriesTileId::at(index as u64, size).unwrap();
             let mut bytes = Vec::new();
             for entry in bundle {
@@ -274,10 +308,7 @@ impl Publisher {
             }
             self.put(&format!("{prefix}/{}", id.path()), bytes);
         }
-        let checkpoint = Checkpoint::new(self.log.name.name(), builder.size(), builder.root());
-        let identity = &self.log.identity;
-        let note = checkpoint.unwrap().sign(&self.log.name, |body| identity.sign(body).unwrap());
-        self.put(&format!("{prefix}/checkpoint"), note.unwrap().into_bytes());
+        self.put(&format!("{prefix}/checkpoint"), log.note().into_bytes());
     }
 
     /// The path of an object of the log.
@@ -289,6 +320,11 @@ impl Publisher {
     pub fn anchor(&self) -> String {
         self.log.name.to_string()
     }
+
+    /// The line of an anchor that names the directory.
+    pub fn directory_anchor(&self) -> String {
+        format!("directory {}", self.directory.name)
+    }
 }
 
 impl Drop for Publisher {
@@ -298,11 +334,27 @@ impl Drop for Publisher {
 }
 
 impl Log {
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::named(|id| format!("log.example/{id}"))
+    }
+
+    fn named(name: impl FnOnce(LogId) -> String) -> Self {
         let identity = SigningKey::generate(Algorithm::Ed25519, RsaBits::B2048).unwrap();
         let public = <[u8; 32]>::try_from(identity.public().raw()).unwrap();
-        let name = VerifierKey::new_ed25519("log.example/a", &public).unwrap();
-        Self { identity, name, id: LogId::of(&public), entries: Vec::new() }
+        let id = LogId::of(&public);
+        let name = VerifierKey::new_ed25519(&name(id), &public).unwrap();
+        Self { identity, name, id, entries: Vec::new(), named: BTreeMap::new() }
+    }
+
+    /// Its signed checkpoint.
+    fn note(&self) -> String {
+        let mut builder = TileBuilder::new();
+        for entry in &self.entries {
+            builder.append(leaf_hash(entry));
+        }
+        let checkpoint = Checkpoint::new(self.name.name(), builder.size(), builder.root());
+        let sign = |body: &[u8]| self.identity.sign(body).unwrap();
+        checkpoint.unwrap().sign(&self.name, sign).unwrap()
     }
 
     /// Appends an entry; answers its index.

@@ -9,7 +9,7 @@ use chancery_tlog::{
 };
 use chancery_token::jwks::{KeySet, Member, Window};
 use chancery_token::{Algorithm, RsaBits, SigningKey, jws};
-use chancery_validate::anchor::{Anchor, AnchorError, AnchorReader, Recollection};
+use chancery_validate::anchor::{Anchor, AnchorError, AnchorReader, DirectoryObject, Recollection};
 use chancery_validate::{Keys, RejectionCode, Validator};
 use serde_json::{Value, json};
 
@@ -159,6 +159,10 @@ impl AnchorReader for Served<'_> {
         let set = self.signer.key_set.clone().ok_or("there is none")?;
         self.answer("keys.jwt".to_owned(), || set.into_bytes())
     }
+
+    fn directory(&self, object: DirectoryObject) -> Result<Vec<u8>, String> {
+        panic!("no directory is named, and {object:?} was asked for")
+    }
 }
 
 fn bundle(entries: &[Vec<u8>]) -> Vec<u8> {
@@ -174,6 +178,16 @@ fn not_announced(outcome: Result<(), (RejectionCode, String)>, why: &str) {
     let (code, detail) = outcome.unwrap_err();
     assert_eq!(code, RejectionCode::KeyNotAnnounced, "{detail}");
     assert!(detail.contains(why), "`{detail}` does not say `{why}`");
+}
+
+/// Whether these keys hold the draft's token.
+pub fn verdict_of(draft: &Draft, keys: Keys) -> Result<(), (RejectionCode, String)> {
+    verdict(draft, keys)
+}
+
+/// An announcement of the draft's key.
+pub fn announced() -> Announcement {
+    announcement()
 }
 
 /// The code of keys that were not announced.

@@ -9,4 +9,5 @@ mod directory;
 mod docs;
 mod draft;
 mod lookup;
+mod named;
 mod properties;

@@ -1,0 +1,190 @@
+//! Logs by a directory: their keys and how far they got are learnt from its entries, each proven to be
+//! under a checkpoint that the directory's key signed.
+//!
+//! Where the entries are is read from an index that nobody signs: it can hide a log, whose keys are then
+//! not believed, and cannot make one up.
+
+use std::collections::HashMap;
+
+use chancery_entry::directory::DirectoryEntry;
+use chancery_tlog::note::VerifierKey;
+use chancery_tlog::{
+    Checkpoint, EntriesTileId, Hash, LogId, ProofError, TileId, TileSource, consistency_proof,
+    verify_consistency,
+};
+use chancery_token::json;
+use serde_json::Value;
+
+use super::{AnchorReader, Recollection, proven, refuted};
+use crate::directory::keys_of;
+use crate::explain::shown;
+use crate::keys::Doubt;
+
+/// One object of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DirectoryObject {
+    /// `index.json`: where the entries of each log are.
+    Index,
+    /// The latest checkpoint.
+    Checkpoint,
+    /// A tile of hashes: the partial tile of that width, or the full tile at its place.
+    Tile(TileId),
+    /// A bundle of entries: of that width, or the full one at its place.
+    Entries(EntriesTileId),
+}
+
+/// A log that the directory names: its key, and the latest checkpoint that the directory holds of it.
+/// A later one is not believed before the directory holds it, and of a closed log there is none.
+#[derive(Clone, Debug)]
+pub(super) struct NamedLog {
+    pub key: VerifierKey,
+    pub checkpoint: Checkpoint,
+}
+
+/// The directory at one look.
+pub(super) struct Names {
+    checkpoint: Checkpoint,
+    places: HashMap<LogId, Places>,
+}
+
+/// Where the index says that a log's entries are.
+struct Places {
+    named_at: u64,
+    checkpoint_at: Option<u64>,
+}
+
+impl Names {
+    /// Reads the directory whose key is one of these, and checks that it extends what it was before.
+    pub fn open(
+        keys: &[VerifierKey],
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Result<Self, Doubt> {
+        // Both are asked for at once.
+        let note = reader.directory(DirectoryObject::Checkpoint);
+        let index = reader.directory(DirectoryObject::Index);
+        let note = note.map_err(|error| unread("checkpoint", &error))?;
+        let index = index.map_err(|error| unread("index", &error))?;
+        let (checkpoint, _) = Checkpoint::open(&note, keys).map_err(|error| {
+            refuted(format!("the checkpoint of the directory is not believed: {error}"))
+        })?;
+        let places = parse(&index).map_err(|why| Doubt::Unread(format!("the index: {why}")))?;
+        recollection.follow(&checkpoint, reader)?;
+        Ok(Self { checkpoint, places })
+    }
+
+    /// A log, if the directory names it.
+    pub fn log(
+        &self,
+        log: LogId,
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Result<NamedLog, Doubt> {
+        let unnamed = || refuted(format!("log `{log}` is not in the directory"));
+        let places = self.places.get(&log).ok_or_else(unnamed)?;
+        let other = |at: u64| {
+            refuted(format!(
+                "entry {at} of the directory does not say of log `{log}` what its index says"
+            ))
+        };
+        let key = match recollection.named.get(&log) {
+            Some(key) => key.clone(),
+            None => {
+                let at = places.named_at;
+                let DirectoryEntry::Genesis(genesis) = self.entry(at, reader)? else {
+                    return Err(other(at));
+                };
+                let (key, _) = keys_of(&genesis).map_err(|wrong| refuted(wrong.to_string()))?;
+                if genesis.log != *log.as_bytes() {
+                    return Err(other(at));
+                }
+                recollection.named.insert(log, key.clone());
+                key
+            }
+        };
+        let none =
+            || Doubt::Unread(format!("the directory holds no checkpoint of log `{log}` yet"));
+        let at = places.checkpoint_at.ok_or_else(none)?;
+        let DirectoryEntry::Checkpoint(entry) = self.entry(at, reader)? else {
+            return Err(other(at));
+        };
+        if entry.log != *log.as_bytes() {
+            return Err(other(at));
+        }
+        let checkpoint = Checkpoint::new(key.name(), entry.size, Hash(entry.root))
+            .ok()
+            .filter(|c| key.verify(c.body().as_bytes(), &entry.signature))
+            .ok_or_else(|| {
+                refuted(format!("log `{log}` did not sign entry {at} of the directory"))
+            })?;
+        Ok(NamedLog { key, checkpoint })
+    }
+
+    fn entry(&self, at: u64, reader: &impl AnchorReader) -> Result<DirectoryEntry, Doubt> {
+        let read = |id| reader.directory(DirectoryObject::Entries(id));
+        let bytes = proven("the directory", &self.checkpoint, at, read, &DirectoryTiles(reader))?;
+        DirectoryEntry::decode(&bytes).map_err(|error| {
+            refuted(format!("entry {at} of the directory is not understood: {error}"))
+        })
+    }
+}
+
+impl Recollection {
+    /// Takes in the directory's checkpoint, if it extends the one that was seen last.
+    fn follow(&mut self, now: &Checkpoint, reader: &impl AnchorReader) -> Result<(), Doubt> {
+        if let Some(before) = self.directories.get(&now.origin) {
+            if before.size > now.size {
+                let why = "the directory at hand is older than one that was seen before";
+                return Err(Doubt::Unread(why.to_owned()));
+            }
+            let proof = consistency_proof(&DirectoryTiles(reader), before.size, now.size);
+            let proof = proof.map_err(|error| match error {
+                ProofError::Source(error) => unread("tile", &error),
+                ProofError::Log(error) => refuted(format!("the directory's tiles: {error}")),
+            })?;
+            verify_consistency(before.size, &before.root, now.size, &now.root, &proof).map_err(
+                |error| {
+                    let (old, new) = (before.size, now.size);
+                    refuted(format!(
+                        "the directory of {new} entries does not extend the one of {old} that was seen \
+                         before, and both are signed: {error}"
+                    ))
+                },
+            )?;
+        }
+        self.directories.insert(now.origin.clone(), now.clone());
+        Ok(())
+    }
+}
+
+/// The index: `{"logs": [{"log": id, "named_at": index, "checkpoint_at": index or null}]}`, and members
+/// that are not needed here.
+fn parse(index: &[u8]) -> Result<HashMap<LogId, Places>, String> {
+    let index = json::parse_object(index).map_err(|error| error.to_string())?;
+    let logs = index.get("logs").and_then(Value::as_array).ok_or("it lists no logs")?;
+    let mut places = HashMap::with_capacity(logs.len());
+    for log in logs {
+        let text = |name: &str| log.get(name).and_then(Value::as_str);
+        let number = |name: &str| log.get(name).and_then(Value::as_u64);
+        let id = text("log").and_then(|id| id.parse().ok()).ok_or("a log has no id")?;
+        let named_at = number("named_at").ok_or("a log has no `named_at`")?;
+        places.insert(id, Places { named_at, checkpoint_at: number("checkpoint_at") });
+    }
+    Ok(places)
+}
+
+/// The directory's tiles.
+struct DirectoryTiles<'r, R>(&'r R);
+
+impl<R: AnchorReader> TileSource for DirectoryTiles<'_, R> {
+    type Error = R::Error;
+
+    fn tile(&self, id: TileId) -> Result<Vec<u8>, R::Error> {
+        self.0.directory(DirectoryObject::Tile(id))
+    }
+}
+
+fn unread(what: &str, error: &impl std::fmt::Display) -> Doubt {
+    let error = shown(&error.to_string());
+    Doubt::Unread(format!("the directory's {what} could not be read: {error}"))
+}
