@@ -269,7 +269,12 @@ impl Config {
     /// The policy that this configuration means, as one version.
     #[must_use]
     pub fn policy(&self, version: u64) -> PolicyDocument {
-        PolicyDocument { version, log_prefix: self.log_prefix(), realms: self.realms.clone() }
+        PolicyDocument {
+            version,
+            log_prefix: self.log_prefix(),
+            realms: self.realms.clone(),
+            witnessed: None,
+        }
     }
 
     /// Whether entries are to be found by their leaf hash under this policy.

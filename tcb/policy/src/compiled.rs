@@ -18,6 +18,7 @@ pub struct Policy {
     version: u64,
     digest: [u8; 32],
     log_prefix: String,
+    witnessed: Option<String>,
     realms: HashMap<String, Arc<Realm>>,
 }
 
@@ -91,6 +92,7 @@ impl Policy {
             version: document.version,
             digest: sha256,
             log_prefix: document.log_prefix,
+            witnessed: document.witnessed,
             realms,
         })
     }
@@ -111,6 +113,13 @@ impl Policy {
     #[must_use]
     pub fn log_prefix(&self) -> &str {
         &self.log_prefix
+    }
+
+    /// The tlog-policy that frees signatures, if they wait for witnesses; [`crate::witnessed::parse`]
+    /// reads it.
+    #[must_use]
+    pub fn witnessed(&self) -> Option<&str> {
+        self.witnessed.as_deref()
     }
 
     /// A realm by name.

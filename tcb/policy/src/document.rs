@@ -72,6 +72,10 @@ pub struct PolicyDocument {
     pub log_prefix: String,
     /// The realms.
     pub realms: Vec<RealmDocument>,
+    /// The C2SP tlog-policy that a directory root must meet before it frees signatures
+    /// ([`crate::witnessed`]); without it, what the service acknowledged is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnessed: Option<String>,
 }
 
 /// A unit with its own issuer, key set, policy and schedule.
@@ -300,6 +304,7 @@ impl PolicyDocument {
             return bad("policy", "version `0` is reserved; start at 1");
         }
         check_origin_prefix(&self.log_prefix)?;
+        self.witnessed.as_deref().map(crate::witnessed::parse).transpose()?;
         if self.realms.is_empty() || self.realms.len() > MAX_REALMS {
             return bad(
                 "policy",

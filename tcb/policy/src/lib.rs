@@ -11,6 +11,7 @@
 //! - [`mod@decide`]: may this client have this token?
 //! - [`claims`]: the payload of a granted token.
 //! - [`kubernetes`]: may this Kubernetes service account have this token?
+//! - [`witnessed`]: which directory roots free signatures.
 
 pub mod claims;
 pub mod compiled;
@@ -20,6 +21,7 @@ pub mod kubernetes;
 pub mod proof;
 mod refusal;
 pub mod replay;
+pub mod witnessed;
 
 pub use compiled::{Client, Policy, Realm};
 pub use decide::{Ask, Granted, decide};

@@ -82,6 +82,7 @@ impl Phase {
             | Request::LoadPolicy(_)
             | Request::Rotate(_)
             | Request::Compromise(_)
+            | Request::Witnessed(_)
             | Request::Status => self == Phase::Serving,
             // Ending destroys keys and gives nothing away, so a peer may ask as soon as it greeted.
             Request::End => self != Phase::Hello,

@@ -36,6 +36,9 @@ pub enum Request {
     /// Destroy all keys and end; answered by [`Response::Ending`].
     #[n(9)]
     End,
+    /// A directory root that witnesses cosigned; answered by [`Response::Covered`].
+    #[n(10)]
+    Witnessed(#[n(0)] Witnessed),
 }
 
 /// What the signer may answer.
@@ -71,6 +74,9 @@ pub enum Response {
     /// The request failed; nothing was changed by it.
     #[n(9)]
     Fault(#[n(0)] Fault),
+    /// To `Witnessed`.
+    #[n(10)]
+    Covered(#[n(0)] Covered),
 }
 
 /// Opens a connection.
@@ -186,6 +192,9 @@ pub struct Resumed {
     /// Its digest.
     #[n(3)]
     pub policy_digest: ByteArray<32>,
+    /// Entries of the directory at the last root that the signer accepted; 0 for none.
+    #[n(4)]
+    pub directory_size: u64,
 }
 
 /// A batch of requests.
@@ -364,6 +373,37 @@ pub struct Commit {
     pub batch: u64,
 }
 
+/// A directory root that witnesses cosigned, and what it holds of this signer's log.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+pub struct Witnessed {
+    /// The directory's checkpoint: a signed note with the cosignatures.
+    #[n(0)]
+    pub checkpoint: String,
+    /// The proof that it extends the last one that this signer accepted; empty for the first.
+    #[n(1)]
+    pub consistency: Vec<ByteArray<32>>,
+    /// Index of the directory's entry with this signer's latest checkpoint.
+    #[n(2)]
+    pub index: u64,
+    /// That entry.
+    #[n(3)]
+    pub entry: ByteVec,
+    /// The proof that it is in the directory.
+    #[n(4)]
+    pub inclusion: Vec<ByteArray<32>>,
+}
+
+/// What is free by a witnessed root.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Covered {
+    /// Entries of this signer's log that it covers.
+    #[n(0)]
+    pub size: u64,
+    /// Entries of the directory: the next consistency proof starts there.
+    #[n(1)]
+    pub directory_size: u64,
+}
+
 /// The batch's tokens: the only message that carries token bytes.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Committed {
@@ -531,4 +571,7 @@ pub enum FaultCode {
     /// The signer itself failed; see the text.
     #[n(9)]
     Internal,
+    /// No witnessed root covers the batch, or what was shown is none.
+    #[n(10)]
+    NotWitnessed,
 }

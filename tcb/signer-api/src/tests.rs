@@ -19,6 +19,13 @@ fn every_request() -> Vec<Request> {
         Request::Compromise(Compromise { keys: vec![], include_retired: false }),
         Request::Status,
         Request::End,
+        Request::Witnessed(Witnessed {
+            checkpoint: "note".into(),
+            consistency: vec![[1; 32].into()],
+            index: 7,
+            entry: vec![2].into(),
+            inclusion: vec![],
+        }),
     ]
 }
 
@@ -55,7 +62,7 @@ fn each_phase_accepts_exactly_its_messages() {
     assert_eq!(names(Phase::Hello), [0]);
     assert_eq!(names(Phase::Start), [1, 9]);
     assert_eq!(names(Phase::Resume), [2, 9]);
-    assert_eq!(names(Phase::Serving), [3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(names(Phase::Serving), [3, 4, 5, 6, 7, 8, 9, 10]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod rsa_pool;
 pub mod sandbox;
 pub mod serve;
 pub mod signer;
+mod witnessed;
 
 /// Name and version, for genesis entries and greetings.
 pub const SOFTWARE: &str = concat!("chancery-signer ", env!("CARGO_PKG_VERSION"));

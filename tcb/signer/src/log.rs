@@ -106,6 +106,11 @@ impl Log {
         self.key.as_ref().map_or("", |k| k.name())
     }
 
+    /// The verifier key of its checkpoints; none before [`Log::open`].
+    pub fn key(&self) -> Option<&VerifierKey> {
+        self.key.as_ref()
+    }
+
     /// The identity key, for the signed key set.
     pub fn identity(&self) -> &SigningKey {
         &self.identity

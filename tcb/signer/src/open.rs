@@ -103,6 +103,11 @@ impl OpenBatch {
         if now.boot_ms.saturating_sub(self.opened_boot_ms) < COMMIT_WITHIN_MS {
             return Vec::new();
         }
+        self.void()
+    }
+
+    /// Drops the tokens that are held; returns the void indexes.
+    pub fn void(&mut self) -> Vec<(u64, VoidReason)> {
         let mut voided = Vec::new();
         for place in &mut self.held {
             let index = match place {
@@ -114,6 +119,11 @@ impl OpenBatch {
             *place = Held::Void { index, reason: VoidReason::NotCommitted };
         }
         voided
+    }
+
+    /// Whether there is a token that could leave.
+    pub fn holds_tokens(&self) -> bool {
+        self.held.iter().any(|place| !matches!(place, Held::Void { .. }))
     }
 
     /// Step 6 done: the tokens leave. INVARIANT I2: the only way out of a batch.

@@ -9,7 +9,7 @@ use chancery_signer_api::{
     Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello, LoadPolicy,
     MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare,
     Prepared, Protection, Request, Response, Resume, Resumed, Rotate, Rotating, Start, Status,
-    Welcome,
+    Welcome, Witnessed,
 };
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, LogId, empty_root};
@@ -22,6 +22,7 @@ use crate::keys::Keys;
 use crate::log::{self, Log};
 use crate::open::OpenBatch;
 use crate::publish::KeySetPublisher;
+use crate::witnessed::Witnessing;
 
 /// The most compromised keys in one message: all live keys of a hundred lanes.
 const MAX_COMPROMISED: usize = 8_192;
@@ -57,6 +58,8 @@ pub struct Signer<C> {
     batches: u64,
     /// Size and root of what the service acknowledged.
     committed: (u64, [u8; 32]),
+    /// Where signatures wait for witnesses too.
+    witnessing: Option<Witnessing>,
     notices: Vec<Notice>,
     clock_was_trusted: bool,
     tidied_boot_ms: u64,
@@ -131,6 +134,7 @@ impl<C: Clock> Signer<C> {
             open: VecDeque::new(),
             batches: 0,
             committed: (0, empty_root().0),
+            witnessing: None,
             notices: Vec::new(),
             clock_was_trusted: true,
             tidied_boot_ms: 0,
@@ -175,6 +179,7 @@ impl<C: Clock> Signer<C> {
             Request::LoadPolicy(load) => self.load_policy(load),
             Request::Rotate(rotate) => self.rotate(rotate, now),
             Request::Compromise(compromise) => self.compromise(compromise, now),
+            Request::Witnessed(witnessed) => self.witnessed(&witnessed),
             Request::Status => Ok(self.status(now)),
             Request::End => Ok(Response::Ending),
         };
@@ -303,6 +308,7 @@ impl<C: Clock> Signer<C> {
     fn start(&mut self, start: Start, now: Now) -> Answer {
         let policy =
             Policy::parse(&start.policy).map_err(|e| fault(FaultCode::Policy, e.to_string()))?;
+        let witnessing = witnessing(&policy)?;
         let predecessor = start.predecessor.map(verify_predecessor).transpose()?;
         check_compromised(&start.compromised)?;
         self.log.open(policy.log_prefix()).map_err(internal)?;
@@ -323,6 +329,7 @@ impl<C: Clock> Signer<C> {
         self.follow(&policy, now).map_err(internal)?;
         self.keys.sweep(now, &mut self.log, &mut self.notices).map_err(internal)?;
         self.policy = Some(policy);
+        self.witnessing = witnessing;
         self.phase = Phase::Serving;
         self.close_batch(Vec::new(), Vec::new(), None, now)
     }
@@ -351,13 +358,26 @@ impl<C: Clock> Signer<C> {
             );
             return Err(fault(FaultCode::StorageLost, detail));
         }
+        self.void_unwitnessed().map_err(internal)?;
         self.phase = Phase::Serving;
         Ok(Response::Resumed(Resumed {
             open: self.open.iter().map(|b| b.prepared.clone()).collect(),
             keys_jwt: self.publisher.latest().to_owned(),
             policy_version: self.policy.as_ref().map_or(0, Policy::version),
             policy_digest: self.policy.as_ref().map_or([0; 32], Policy::digest).into(),
+            directory_size: self.witnessing.as_ref().map_or(0, Witnessing::directory_size),
         }))
+    }
+
+    /// A service that comes back commits what is open before anything else, and nobody waits for the
+    /// tokens in it: they need no witness to be dropped.
+    fn void_unwitnessed(&mut self) -> Result<(), log::Error> {
+        let Some(witnessing) = &self.witnessing else { return Ok(()) };
+        let mut voided = Vec::new();
+        for batch in self.open.iter_mut().filter(|batch| !witnessing.covers(batch.size)) {
+            voided.extend(batch.void());
+        }
+        self.note_voids(&voided)
     }
 
     fn prepare(&mut self, prepare: Prepare, now: Now) -> Answer {
@@ -436,6 +456,13 @@ impl<C: Clock> Signer<C> {
         }
         // The sweep does this too; a commit between two sweeps is judged by the same bound.
         self.expire_open(now).map_err(internal)?;
+        if let (Some(witnessing), Some(open)) = (&self.witnessing, self.open.front())
+            && open.holds_tokens()
+            && !witnessing.covers(open.size)
+        {
+            let detail = format!("no witnessed root covers the `{}` entries of it yet", open.size);
+            return Err(fault(FaultCode::NotWitnessed, detail));
+        }
         self.sign_open();
         let Some(mut open) = self.open.pop_front() else {
             return Err(fault(FaultCode::NotOpen, "no batch is open"));
@@ -450,6 +477,18 @@ impl<C: Clock> Signer<C> {
         self.note_voids(&released.voided).map_err(internal)?;
         let keys_jwt = self.publisher.update(&mut self.keys, &self.log, now).map_err(internal)?;
         Ok(Response::Committed(Committed { batch, tokens: released.tokens, keys_jwt }))
+    }
+
+    /// INVARIANT I2: the service shows that witnesses cosigned what covers this signer's entries.
+    fn witnessed(&mut self, shown: &Witnessed) -> Answer {
+        let refused = |why: String| fault(FaultCode::NotWitnessed, why);
+        let Some(witnessing) = &mut self.witnessing else {
+            return Err(refused("the policy asks for no witnesses".into()));
+        };
+        let Some(key) = self.log.key() else {
+            return Err(fault(FaultCode::Phase, "the log is not open"));
+        };
+        witnessing.accept(shown, key, self.log.id()).map(Response::Covered).map_err(refused)
     }
 
     fn load_policy(&mut self, load: LoadPolicy) -> Answer {
@@ -476,6 +515,16 @@ impl<C: Clock> Signer<C> {
         }
         self.check_issuers(&policy)?;
         imports::check(&policy, &self.keys).map_err(|e| fault(FaultCode::Policy, e))?;
+        // A host that could drop the witnesses would have what it wants by a reload.
+        let same = match (&self.witnessing, policy.witnessed()) {
+            (Some(witnessing), Some(text)) => witnessing.is(text),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            let detail = "what is released under cannot change while a signer lives; restart it";
+            return Err(fault(FaultCode::Policy, detail));
+        }
         let (version, digest) = (policy.version(), policy.digest().into());
         self.next_policy = Some(policy);
         Ok(Response::PolicyLoaded(PolicyLoaded { version, digest }))
@@ -533,6 +582,13 @@ impl<C: Clock> Signer<C> {
             keys: self.keys.status(now),
         })
     }
+}
+
+fn witnessing(policy: &Policy) -> Result<Option<Witnessing>, Fault> {
+    let Some(text) = policy.witnessed() else { return Ok(None) };
+    let parsed = chancery_policy::witnessed::parse(text);
+    let parsed = parsed.map_err(|e| fault(FaultCode::Policy, e.to_string()))?;
+    Ok(Some(Witnessing::new(parsed, text.to_owned())))
 }
 
 /// The predecessor's checkpoint goes into genesis only after this signer verified it.

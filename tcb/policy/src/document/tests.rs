@@ -38,6 +38,7 @@ pub(crate) fn sample_with(jwk: Map<String, Value>) -> PolicyDocument {
                 accept_eddsa: false,
             }],
         }],
+        witnessed: None,
     }
 }
 

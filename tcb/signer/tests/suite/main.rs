@@ -14,3 +14,4 @@ mod kubernetes;
 mod process;
 mod proofs;
 mod support;
+mod witnessed;

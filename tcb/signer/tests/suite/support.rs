@@ -124,6 +124,7 @@ pub fn policy(version: u64, algorithms: &[Algorithm], clients: &[&Client]) -> Po
             schedule: Schedule::default(),
             clients: clients.iter().map(|c| c.document()).collect(),
         }],
+        witnessed: None,
     }
 }
 

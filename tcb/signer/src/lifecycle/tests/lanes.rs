@@ -70,6 +70,7 @@ impl Bench {
             version: self.version,
             log_prefix: "issuer.example/log".into(),
             realms: vec![realm],
+            witnessed: None,
         };
         let policy = Policy::parse(&document.to_json().unwrap()).unwrap();
         self.keys.follow(&policy, self.now(), &mut self.log).unwrap();
@@ -465,8 +466,12 @@ fn an_rsa_lane_that_is_asked_to_rotate_before_its_first_key_signs_at_once_when_i
     let mut keys = Keys::new().unwrap();
     let mut realm = realm(Schedule::default());
     realm.algorithms = vec![Algorithm::Rs256];
-    let document =
-        PolicyDocument { version: 1, log_prefix: "issuer.example/log".into(), realms: vec![realm] };
+    let document = PolicyDocument {
+        version: 1,
+        log_prefix: "issuer.example/log".into(),
+        realms: vec![realm],
+        witnessed: None,
+    };
     let policy = Policy::parse(&document.to_json().unwrap()).unwrap();
     let now = Now { ms: T0_MS, boot_ms: 0, untrusted_by_ms: None };
     keys.follow(&policy, now, &mut log).unwrap();
