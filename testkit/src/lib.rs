@@ -21,6 +21,7 @@ mod load;
 mod own_log;
 mod port;
 mod web;
+mod witness;
 
 pub use client::{TestClient, now};
 pub use config::{ClientText, RealmText, grant};
@@ -30,3 +31,4 @@ pub use load::{Load, Received};
 pub use own_log::OwnLog;
 pub use port::Port;
 pub use web::{Answer, Web, raw_exchange};
+pub use witness::WitnessProcess;

@@ -14,6 +14,7 @@ use crate::directory::DirectorySettings;
 use crate::kubernetes::Settings;
 use crate::listen::Network;
 use crate::store::Location;
+use crate::witnesses::{GroupDocument, WitnessDocument, WitnessSettings};
 
 /// The id of the demo client of development mode.
 pub const DEMO_CLIENT: &str = "demo";
@@ -49,6 +50,21 @@ pub struct Config {
     /// Where the logs are kept, and when they are durable.
     #[serde(default)]
     pub storage: Storage,
+    /// What must be before a token leaves.
+    #[serde(default)]
+    pub release: Release,
+    /// The witness or group that must have cosigned the directory, or `none`.
+    #[serde(default)]
+    pub quorum: Option<String>,
+    /// Witnesses to whom the directory's checkpoints are shown.
+    #[serde(default, rename = "witness")]
+    pub witnesses: Vec<WitnessDocument>,
+    /// Groups of them.
+    #[serde(default, rename = "witness_group")]
+    pub witness_groups: Vec<GroupDocument>,
+    /// The tlog-policy of `release = "witnessed"`, with the directory's key, which is no setting.
+    #[serde(skip)]
+    pub witnessed: Option<String>,
     /// The directory log, which names all signers' logs.
     #[serde(default)]
     pub directory: DirectorySettings,
@@ -101,6 +117,17 @@ pub enum Durability {
     Local,
     /// The store itself.
     Store,
+}
+
+/// What must be before a token leaves (INVARIANT I2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Release {
+    /// Its entry is durable: holds against crashes.
+    #[default]
+    Committed,
+    /// And the signer saw witnesses cosign a directory that covers it: holds against the host.
+    Witnessed,
 }
 
 impl Storage {
@@ -249,7 +276,34 @@ impl Config {
             kubernetes.check(&self.realms).map_err(ConfigError::Value)?;
         }
         self.directory.check().map_err(ConfigError::Value)?;
+        self.check_witnesses().map_err(ConfigError::Value)?;
         self.policy(1).check().map_err(|e| ConfigError::Value(e.to_string()))
+    }
+
+    fn check_witnesses(&self) -> Result<(), String> {
+        self.witness_settings().check()?;
+        let nobody = self.quorum.as_deref().is_none_or(|quorum| quorum == "none");
+        if self.release == Release::Witnessed && (nobody || !self.directory.write) {
+            return Err(
+                "release = \"witnessed\" needs [[witness]], a `quorum` that is not `none`, \
+                        and a service that writes the directory"
+                    .into(),
+            );
+        }
+        if !self.witnesses.is_empty() && !self.directory.write {
+            return Err("[[witness]] is for the service that writes the directory".into());
+        }
+        Ok(())
+    }
+
+    /// The witnesses, their groups and the quorum.
+    #[must_use]
+    pub fn witness_settings(&self) -> WitnessSettings {
+        WitnessSettings {
+            witnesses: self.witnesses.clone(),
+            groups: self.witness_groups.clone(),
+            quorum: self.quorum.clone(),
+        }
     }
 
     /// Prefix of log origins: the public URL without its scheme.
@@ -273,7 +327,7 @@ impl Config {
             version,
             log_prefix: self.log_prefix(),
             realms: self.realms.clone(),
-            witnessed: None,
+            witnessed: self.witnessed.clone(),
         }
     }
 
@@ -361,6 +415,11 @@ impl Config {
             unverified_per_s: default_unverified(),
             wal_segment_mib: 16,
             storage: Storage::default(),
+            release: Release::default(),
+            quorum: None,
+            witnesses: Vec::new(),
+            witness_groups: Vec::new(),
+            witnessed: None,
             directory: DirectorySettings::default(),
             logging: Logging::default(),
             kubernetes: None,

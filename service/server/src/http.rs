@@ -60,6 +60,7 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/directory/checkpoint", get(directory::checkpoint))
         .route("/directory/tile/{*path}", get(directory::tile))
         .route("/directory/vkey", get(directory::vkey))
+        .route("/directory/policy", get(directory::policy))
         .route("/directory/index.json", get(directory::index))
         .route("/signers", get(metadata::signers))
         .layer(map_response(|response| async { errors::as_problem(response) }))
@@ -90,7 +91,10 @@ pub fn admin(service: Arc<Service>) -> Router {
 
 async fn ready(State(service): State<Arc<Service>>) -> Response {
     match service.readiness() {
-        Ok(()) => "ready\n".into_response(),
+        Ok(()) => {
+            let lines = std::iter::once("ready".to_owned()).chain(service.alarms());
+            lines.map(|line| line + "\n").collect::<String>().into_response()
+        }
         Err(why) => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response()
         }

@@ -16,6 +16,8 @@
 //! disk answers `Unavailable`, and what cannot be made durable is never acknowledged (INVARIANT I2).
 //! One thread writes to the signer and one reads, so that neither side can block the other.
 
+mod held;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,6 +100,8 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     commits: VecDeque<(u64, Batch)>,
+    /// Under `release = "witnessed"`: durable, and not yet to be committed.
+    held: held::Held,
     calls: VecDeque<(Request, oneshot::Sender<Response>)>,
     jobs: VecDeque<Job>,
     job_bytes: usize,
@@ -129,6 +133,10 @@ pub struct Issuer {
     changed: Condvar,
     metrics: Arc<Metrics>,
     patience: Duration,
+    /// Whether tokens wait for witnesses.
+    witnessed: bool,
+    /// A batch began to wait for them.
+    unwitnessed: tokio::sync::Notify,
     /// Where the waiting handlers run; none in tests without one.
     runtime: Option<tokio::runtime::Handle>,
 }
@@ -147,6 +155,8 @@ impl Issuer {
             changed: Condvar::new(),
             metrics,
             patience: SILENT_AFTER,
+            witnessed: false,
+            unwitnessed: tokio::sync::Notify::new(),
             runtime,
         }
     }
@@ -177,6 +187,9 @@ impl Issuer {
         }
         if let Some(why) = queue.trouble {
             return Err(Unavailable { why, retry_after_s: 5 });
+        }
+        if let Some(away) = queue.witnesses_away() {
+            return Err(away);
         }
         let total = queue.job_bytes.saturating_add(bytes);
         if queue.jobs.len() >= MAX_QUEUED || total > MAX_QUEUED_BYTES {
@@ -218,7 +231,8 @@ impl Issuer {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let queue = lock(&self.queue);
-        queue.connected && queue.trouble.is_none() && !queue.stopping
+        let away = queue.witnesses_away().is_some();
+        queue.connected && queue.trouble.is_none() && !queue.stopping && !away
     }
 
     /// Requests that wait for a frame.
@@ -297,6 +311,7 @@ impl Issuer {
     fn next_step(&self, last_frame: &mut Instant) -> Option<Step> {
         let mut queue = lock(&self.queue);
         loop {
+            queue.free_held();
             if let Some((number, batch)) = queue.commits.pop_front() {
                 return Some(Step::Commit(number, batch));
             }
@@ -338,9 +353,9 @@ impl Issuer {
                 (Some(Expected::Call(reply)), response) => drop(reply.send(response)),
                 (Some(Expected::Prepared(jobs)), Response::Prepared(prepared)) => {
                     self.prepared();
-                    let committed = self.commit(prepared, jobs, journal)?;
-                    lock(&self.queue).commits.push_back(committed);
-                    self.changed.notify_one();
+                    let (number, size) = (prepared.batch, size_after(&prepared));
+                    let batch = self.commit(prepared, jobs, journal)?;
+                    self.hold(size, number, batch);
                 }
                 (Some(Expected::Committed(batch)), Response::Committed(committed)) => {
                     self.release(batch, committed, journal);
@@ -370,14 +385,14 @@ impl Issuer {
         prepared: Prepared,
         jobs: Vec<Job>,
         journal: &mut Journal<'_>,
-    ) -> Result<(u64, Batch), LinkError> {
+    ) -> Result<Batch, LinkError> {
         for notice in &prepared.notices {
             tracing::warn!(code = %notice.code, "signer: {}", notice.text);
             self.metrics.notice(&notice.code);
         }
         let trouble = |why| lock(&self.queue).trouble = why;
         journal.write(&prepared, trouble, || self.is_stopping())?;
-        Ok((prepared.batch, Batch { jobs, decisions: prepared.decisions }))
+        Ok(Batch { jobs, decisions: prepared.decisions })
     }
 
     /// Step 7: the batch's tokens leave. Keys that are new with it are in the key set first, so
@@ -432,7 +447,8 @@ impl Issuer {
         queue.preparing = false;
         queue.trouble = None;
         let gone = Unavailable { why: "the signer ended", retry_after_s: 1 };
-        for (_, batch) in queue.commits.drain(..) {
+        let held = queue.held.clear();
+        for batch in queue.commits.drain(..).map(|(_, batch)| batch).chain(held) {
             fail(batch.jobs, &gone);
         }
         queue.calls.clear();
@@ -484,6 +500,12 @@ impl Queue {
         }
         frame
     }
+}
+
+/// Entries of the signer's log with a batch.
+fn size_after(prepared: &Prepared) -> u64 {
+    let entries = u64::try_from(prepared.entries.len()).unwrap_or(u64::MAX);
+    prepared.first_index.saturating_add(entries)
 }
 
 /// The requests go into the frame and back to their jobs: a full frame may return them.

@@ -27,6 +27,7 @@ pub mod signer_process;
 pub mod store;
 pub mod wal;
 pub mod witness;
+pub mod witnesses;
 
 /// Name and version, for greetings and `--version`.
 pub const SOFTWARE: &str = concat!("chancery ", env!("CARGO_PKG_VERSION"));

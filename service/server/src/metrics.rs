@@ -58,6 +58,8 @@ pub struct Metrics {
     clock_trusted: Gauge64,
     key_age: Family<KeyLabel, Gauge64>,
     key_overdue: Family<KeyLabel, Gauge64>,
+    /// What is counted of the directory's witnesses.
+    pub witnesses: crate::witnesses::Counts,
 }
 
 impl Default for Metrics {
@@ -91,6 +93,7 @@ impl Metrics {
             clock_trusted: Gauge64::default(),
             key_age: Family::default(),
             key_overdue: Family::default(),
+            witnesses: crate::witnesses::Counts::default(),
         };
         metrics.register();
         metrics
@@ -99,6 +102,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         self.kubernetes.register(r);
+        self.witnesses.register(r);
         r.register("tokens_released", "Tokens released", self.tokens.clone());
         r.register("refusals", "Requests refused, by reason code", self.refusals.clone());
         r.register("signer_notices", "Loud notices of the signer", self.notices.clone());

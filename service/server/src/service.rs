@@ -5,6 +5,7 @@
 
 mod attach;
 mod compromises;
+mod witnessing;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use chancery_signer_api::{FaultCode, LoadPolicy, Request, Response, Welcome};
 use chancery_tlog::LogId;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, ConfigError, Release};
 use crate::digests::Digests;
 use crate::directory::{Directory, DirectoryError};
 use crate::folder::Paths;
@@ -32,9 +33,11 @@ use crate::policies::{self, PolicyError, Version};
 use crate::signer_process::StartError;
 use crate::store::{Store, StoreError};
 use crate::wal::{Record, RecordKind, Wal, WalError};
+use crate::witnesses::Witnesses;
 
 use self::attach::Closing;
 use self::compromises::{fact_kid, load_facts};
+use self::witnessing::Shown;
 
 /// How often committed entries go to the store.
 pub const PUBLISH_EVERY: Duration = Duration::from_secs(1);
@@ -75,6 +78,9 @@ pub enum ServiceError {
     /// The policy cannot be settled.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The witnesses' configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// No signer can be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -169,6 +175,8 @@ pub struct Service {
     pub directory: Option<Arc<Directory>>,
     /// Entries by their leaf hashes.
     pub digests: Digests,
+    /// The directory's witnesses, where there are any.
+    pub witnesses: Option<Arc<Witnesses>>,
     /// The served key sets.
     pub keys: Arc<KeySets>,
     /// The main job.
@@ -179,6 +187,9 @@ pub struct Service {
     policy: Mutex<Version>,
     signers: Mutex<BTreeMap<String, SignerInfo>>,
     facts: Mutex<Vec<CompromiseFact>>,
+    /// What the attached signer accepted of the directory, and what it did not, for the operator.
+    shown: Mutex<Option<Shown>>,
+    shown_trouble: Mutex<String>,
     signer_at: SignerAt,
     reloading: tokio::sync::Mutex<()>,
     clock_trusted: AtomicBool,
@@ -195,7 +206,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; nothing was changed that a second start would not do again.
     pub async fn open(
-        config: Config,
+        mut config: Config,
         paths: Paths,
         store: Store,
         signer_at: SignerAt,
@@ -205,6 +216,7 @@ impl Service {
         recover(&logs, &store, &records).await?;
         wal.release(wal.last_sequence());
         let directory = open_directory(&config, &store, &paths).await?;
+        config.witnessed = witnessing::policy(&config, directory.as_ref())?;
         let version = policies::settle(&store, &config).await?;
         let keys = Arc::new(KeySets::default());
         keys.set_realms(&version.document.realms, crate::now());
@@ -212,6 +224,11 @@ impl Service {
         keys.add_compromised(facts.iter().filter_map(fact_kid), crate::now());
         let metrics = Arc::new(Metrics::new());
         let digests = Digests::new(paths.digests(), config.wants_digests(&version.document));
+        let witnesses = witnessing::open(&config, directory.as_ref(), &metrics)?;
+        let mut issuer = Issuer::new(metrics.clone());
+        if config.release == Release::Witnessed {
+            issuer.wait_for_witnesses();
+        }
         let service = Arc::new(Self {
             config,
             paths,
@@ -220,7 +237,10 @@ impl Service {
             directory,
             digests,
             keys,
-            issuer: Issuer::new(metrics.clone()),
+            issuer,
+            witnesses,
+            shown: Mutex::default(),
+            shown_trouble: Mutex::default(),
             metrics,
             progress: Arc::default(),
             policy: Mutex::new(version),
@@ -408,7 +428,9 @@ impl Service {
     pub async fn reload(&self, config: &Config) -> Result<Result<u64, String>, ServiceError> {
         // Two reloads at a time could store two documents under one number.
         let _one_at_a_time = self.reloading.lock().await;
-        let version = policies::settle(&self.store, config).await?;
+        let mut config = config.clone();
+        config.witnessed = witnessing::policy(&config, self.directory.as_ref())?;
+        let version = policies::settle(&self.store, &config).await?;
         let number = version.document.version;
         if number == self.policy().document.version {
             return Ok(Ok(number));
@@ -438,8 +460,13 @@ impl Service {
         let mut failing = false;
         let mut overdue = OverdueKeys::default();
         loop {
-            ticks.tick().await;
+            // Tokens that wait for witnesses wait for this.
+            let is_tick = tokio::select! {
+                _ = ticks.tick() => true,
+                () = self.issuer.waits() => false,
+            };
             let result = self.publish().await;
+            self.show_witnessed().await;
             if result.as_ref().is_err_and(is_final) {
                 return;
             }
@@ -452,6 +479,9 @@ impl Service {
                 tracing::warn!("publishing works again");
             }
             failing = result.is_err();
+            if !is_tick {
+                continue;
+            }
             self.keys.tick(crate::now());
             if let Ok(Response::Status(status)) = self.issuer.call(Request::Status).await {
                 self.clock_trusted.store(status.clock_trusted, Ordering::Relaxed);
@@ -478,6 +508,7 @@ impl Service {
         if let Some((directory, heads)) = directory {
             directory.follow(&heads).await?;
         }
+        self.settle_witnesses().await?;
         Ok(())
     }
 

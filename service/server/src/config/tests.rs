@@ -90,6 +90,30 @@ fn storage_that_means_nothing_is_refused_by_name() {
     assert!(warnings.iter().any(|w| w.starts_with("storage.endpoint")), "{warnings:?}");
 }
 
+#[test]
+fn witnesses_are_checked_and_tokens_wait_for_them_only_with_a_quorum() {
+    let sample = samples().into_iter().find(|s| s.contains("[[witness]]")).unwrap();
+    let config = Config::parse(sample).unwrap();
+    assert_eq!(config.release, Release::Witnessed);
+    assert_eq!(config.witness_settings().remotes().unwrap().len(), 3);
+    let other = |from: &str, to: &str| {
+        assert!(sample.contains(from));
+        Config::parse(&sample.replacen(from, to, 1)).unwrap_err().to_string()
+    };
+    for (from, to, why) in [
+        ("quorum = \"two-of-three\"", "quorum = \"none\"", "is not `none`"),
+        ("quorum = \"two-of-three\"\n", "", "is not `none`"),
+        ("quorum = \"two-of-three\"", "quorum = \"three\"", "no earlier line defines"),
+        ("threshold = \"2\"", "threshold = \"4\"", "number from 1 to 3"),
+        ("https://witness.north.example/", "witness.north.example", "must be an http(s) URL"),
+        ("release = \"witnessed\"", "release = \"never\"", "unknown variant"),
+        ("[[realms]]", "[directory]\nwrite = false\n[[realms]]", "writes the directory"),
+    ] {
+        let error = other(from, to);
+        assert!(error.contains(why), "{to}: {error}");
+    }
+}
+
 fn samples() -> Vec<&'static str> {
     let parts: Vec<&str> = DOCUMENT.split("```toml\n").skip(1).collect();
     parts.iter().map(|part| part.split_once("\n```").unwrap().0).collect()
@@ -131,6 +155,8 @@ fn unknown_keys_are_refused_with_a_hint_and_every_known_one_is_documented() {
         format!("{}[tls]\nlisen = 1\n", file()),
         format!("{}[logging]\nlisen = 1\n", file()),
         format!("{}[directory]\nlisen = 1\n", file()),
+        format!("{}[[witness]]\nlisen = 1\n", file()),
+        format!("{}[[witness_group]]\nlisen = 1\n", file()),
         file().replacen("rsa_bits", "lisen = 1\nrsa_bits", 1),
         file().replacen("skew_s", "lisen = 1\nskew_s", 1),
         file().replacen("replay_capacity", "lisen = 1\nreplay_capacity", 1),

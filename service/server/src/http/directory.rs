@@ -42,6 +42,18 @@ pub async fn vkey(State(app): State<App>) -> Response {
     text(format!("{}\n", directory.vkey()), "text/plain; charset=utf-8")
 }
 
+/// `policy`: the directory's key, its witnesses and their quorum as a C2SP tlog-policy, for relying
+/// parties who have compared it with what they were told.
+pub async fn policy(State(app): State<App>) -> Response {
+    let Some(directory) = &app.service.directory else { return not_here() };
+    let settings = app.service.config.witness_settings();
+    match settings.policy_text(Some(directory.vkey())) {
+        Ok(policy) => text(policy, "text/plain; charset=utf-8"),
+        // Checked when the configuration was read.
+        Err(e) => errors::problem(StatusCode::NOT_FOUND, "no_policy", &e),
+    }
+}
+
 /// `index.json`: where each log's entries are.
 pub async fn index(State(app): State<App>) -> Response {
     let Some(directory) = &app.service.directory else { return not_here() };

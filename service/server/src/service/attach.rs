@@ -92,6 +92,7 @@ impl Service {
         self.commit_directly(connection, &prepared, &log, wal)?;
         let digest = chancery_entry::sha256(&version.bytes);
         self.note_signer(&log, Some((welcome, version.document.version, digest)));
+        self.show_from(id, 0);
         Ok(log)
     }
 
@@ -116,6 +117,7 @@ impl Service {
             }
             Err(e) => return Err(e.into()),
         };
+        self.show_from(id, resumed.directory_size);
         if !resumed.keys_jwt.is_empty() {
             log.set_keys_jwt(&resumed.keys_jwt);
             self.keys.set_live(log.id_text(), &resumed.keys_jwt);
