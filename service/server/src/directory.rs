@@ -47,7 +47,7 @@ use chancery_tlog::{
     verify_inclusion,
 };
 use chancery_token::client::ClientKey;
-use chancery_validate::directory::{Directory as Reading, Violation, Wrong};
+use chancery_validate::directory::Directory as Reading;
 use serde_json::json;
 
 use self::memory::Memory;
@@ -108,16 +108,16 @@ struct Writer {
     /// What a log's first entry says, until it is named.
     genesis: HashMap<LogId, Genesis>,
     /// What an operator was told that the directory does not take.
-    told: Vec<Wrong>,
+    told: Vec<String>,
 }
 
 impl Writer {
-    /// Tells of entries that may not be written, once: they are tried again every second.
-    fn tell(&mut self, problems: &[Violation]) {
-        for problem in problems.iter().filter(|p| !self.told.contains(&p.wrong)) {
-            tracing::error!("the directory does not take an entry: {problem}");
+    /// Tells what the directory does not say, once: it is tried again every second.
+    fn tell(&mut self, problems: Vec<String>) {
+        for problem in problems.iter().filter(|problem| !self.told.contains(problem)) {
+            tracing::error!("directory: {problem}");
         }
-        self.told = problems.iter().map(|p| p.wrong.clone()).collect();
+        self.told = problems;
     }
 }
 
@@ -259,8 +259,7 @@ impl Directory {
         if writer.pending.is_some() {
             self.carry_out(&mut writer).await?;
         }
-        let plan = self.plan(&mut writer, heads).await?;
-        writer.tell(&plan.problems);
+        let plan = self.plan(&mut writer, heads).await;
         if !plan.entries.is_empty() {
             writer.pending = Some(self.sign(&writer, plan)?);
             self.carry_out(&mut writer).await?;
@@ -298,9 +297,9 @@ impl Directory {
         writer.memory.keep_state(self.vkey().name(), &self.reading(), &writer.frontier);
     }
 
-    async fn plan(&self, writer: &mut Writer, heads: &Heads) -> Result<Plan, DirectoryError> {
+    async fn plan(&self, writer: &mut Writer, heads: &Heads) -> Plan {
         let reading = self.reading();
-        let mut seen = Vec::with_capacity(heads.logs.len());
+        let (mut seen, mut unread) = (Vec::with_capacity(heads.logs.len()), Vec::new());
         for (id, (log, note)) in &heads.logs {
             let named = reading.log(*id);
             if note.is_empty() || named.is_some_and(|named| named.closing().is_some()) {
@@ -309,15 +308,24 @@ impl Directory {
             let genesis = match (named, writer.genesis.get(id)) {
                 (Some(_), _) => None,
                 (None, Some(genesis)) => Some(genesis.clone()),
-                (None, None) => {
-                    let genesis = genesis_of(log).await?;
-                    writer.genesis.insert(*id, genesis.clone());
-                    Some(genesis)
-                }
+                (None, None) => match genesis_of(log).await {
+                    Ok(genesis) => {
+                        writer.genesis.insert(*id, genesis.clone());
+                        Some(genesis)
+                    }
+                    // One log that cannot be read must not keep out the others.
+                    Err(e) => {
+                        unread.push(format!("log `{id}` is not named: {e}"));
+                        continue;
+                    }
+                },
             };
             seen.push(Seen { id: *id, key: log.vkey().clone(), genesis, note: note.clone() });
         }
-        Ok(plan::plan(&reading, &seen, heads.living))
+        let plan = plan::plan(&reading, &seen, heads.living);
+        unread.extend(plan.problems.iter().map(|wrong| format!("an entry is not taken: {wrong}")));
+        writer.tell(unread);
+        plan
     }
 
     fn sign(&self, writer: &Writer, plan: Plan) -> Result<Pending, DirectoryError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chancery_entry::directory::{DirectoryEntry, LogClosing, LogGenesis};
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Hash, LogId};
-use chancery_validate::directory::{Directory as Reading, Violation, Wrong, checkpoint_entry};
+use chancery_validate::directory::{Directory as Reading, Wrong, checkpoint_entry};
 
 /// Entries of one batch: those of a few hundred logs, some 100 kB. The rest comes with the next.
 pub(super) const MAX_BATCH: usize = 1_024;
@@ -36,8 +36,8 @@ pub(super) struct Plan {
     pub entries: Vec<Vec<u8>>,
     /// The directory with them.
     pub after: Reading,
-    /// Entries that would follow and may not, for a person to look at.
-    pub problems: Vec<Violation>,
+    /// What is wrong with entries that would follow and may not, for a person to look at.
+    pub problems: Vec<Wrong>,
 }
 
 /// The entries that these logs still need: their names, then their checkpoints, then, for all but the
@@ -117,8 +117,7 @@ impl Plan {
         match checkpoint_entry(&log.note, &log.key) {
             Ok(entry) => self.add(DirectoryEntry::Checkpoint(entry)),
             Err(_) => {
-                let (index, wrong) = (self.after.size(), Wrong::Unsigned(log.id));
-                self.problems.push(Violation { index, wrong });
+                self.problems.push(Wrong::Unsigned(log.id));
             }
         }
     }
@@ -140,11 +139,11 @@ impl Plan {
         let index = self.after.size();
         let encoded = match entry.encode() {
             Ok(encoded) => encoded,
-            Err(e) => return self.problems.push(Violation { index, wrong: e.into() }),
+            Err(e) => return self.problems.push(e.into()),
         };
         match self.after.apply(index, entry) {
             Ok(()) => self.entries.push(encoded),
-            Err(problem) => self.problems.push(problem),
+            Err(violation) => self.problems.push(violation.wrong),
         }
     }
 }

@@ -197,6 +197,24 @@ async fn what_may_not_be_written_is_not_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_read_keeps_out_no_other() {
+    let (folder, faulty) = (Folder::new(), empty_store().await);
+    let directory = open(faulty.bucket(), &folder).await.unwrap();
+    let (first, pruned) = (TestLog::with_seed(1, 40), TestLog::with_seed(2, 600));
+    let mut heads = heads(&[(&first, 5)], Some(&first));
+    // Its first bundle is gone.
+    let mut objects = pruned.objects(600);
+    objects.remove(&pruned.path("tile/entries/000"));
+    let rest = FaultyStore::with(&objects).await;
+    let log = Logs::new(rest.bucket()).open(pruned.id()).await.unwrap();
+    heads.logs.insert(pruned.id(), (log, Arc::from(pruned.checkpoint(600))));
+    directory.follow(&heads).await.unwrap();
+    let reading = as_a_stranger(faulty.bucket()).await;
+    assert!(reading.log(first.id()).is_some());
+    assert!(reading.log(pruned.id()).is_none());
+}
+
+#[tokio::test]
 async fn what_a_witness_needs_is_there() {
     let (folder, faulty) = (Folder::new(), empty_store().await);
     let directory = open(faulty.bucket(), &folder).await.unwrap();
