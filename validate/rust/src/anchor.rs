@@ -7,7 +7,9 @@
 //!
 //! An anchor names logs by their keys, or the directory of a deployment by its key. The directory names
 //! the logs then: a signer that is restarted needs no change of the anchor, and nothing of a log counts
-//! that the directory does not hold.
+//! that the directory does not hold. With witnesses, nothing of the directory counts that not enough of
+//! them have cosigned, so that whoever holds its key cannot show different directories to different
+//! relying parties.
 //!
 //! While the log's signer lives, its signed key set (`keys.jwt`) must list the key as well, so that
 //! what it has withdrawn is gone, and stays gone ([`Recollection`]) although that set is withheld
@@ -22,6 +24,7 @@ use std::sync::Arc;
 
 use chancery_entry::{Announcement, Entry};
 use chancery_tlog::note::{KeyType, VerifierKey};
+use chancery_tlog::policy::Policy;
 use chancery_tlog::{
     Checkpoint, EntriesTileId, LogId, ProofError, TILE_WIDTH, TileId, TileSource, decode_entries,
     inclusion_proof, leaf_hash, verify_inclusion,
@@ -50,8 +53,11 @@ const MAX_LOGS: usize = 10_000;
 /// Directories of one anchor: those of the deployments that one relying party accepts tokens of.
 const MAX_DIRECTORIES: usize = 64;
 
-/// What a line that names a directory begins with.
-const DIRECTORY: &str = "directory ";
+/// What a line that names a directory begins with; the second is the word of c2sp.org/tlog-policy.
+const DIRECTORY: [&str; 2] = ["directory", "log"];
+
+/// What the lines of a c2sp.org/tlog-policy begin with that say who must have cosigned.
+const WITNESSING: [&str; 3] = ["witness", "group", "quorum"];
 
 /// The logs that are believed, each by the key that signs its checkpoints, or by a directory that names
 /// it.
@@ -59,6 +65,8 @@ const DIRECTORY: &str = "directory ";
 pub struct Anchor {
     logs: HashMap<LogId, VerifierKey>,
     directories: Vec<VerifierKey>,
+    /// Who must have cosigned the directory; `None` if nobody is named.
+    witnesses: Option<Policy>,
 }
 
 /// Reads logs by their id. Whatever it answers is checked.
@@ -120,6 +128,15 @@ pub enum AnchorError {
         /// One-based.
         line: usize,
     },
+    /// What the anchor says about witnesses is no policy.
+    #[error("the anchor's witnesses: {0}")]
+    Witnesses(String),
+    /// Witnesses that would cosign nothing.
+    #[error(
+        "the anchor names witnesses and no directory, which is what they cosign; write `directory ` and \
+         the key that `/directory/vkey` serves"
+    )]
+    NothingToWitness,
     /// More keys than any deployment has.
     #[error(
         "the anchor names more than {MAX_LOGS} logs, or more than {MAX_DIRECTORIES} directories"
@@ -129,44 +146,62 @@ pub enum AnchorError {
 
 impl Anchor {
     /// Reads verifier keys (c2sp.org/signed-note), one a line; `#` begins a comment. A line that begins
-    /// with `directory ` has a directory's key: it names the logs. Any other key is that of one log: a
+    /// with `directory` has a directory's key: it names the logs. Any other key is that of one log: a
     /// signer that is restarted has a new log, whose key has to be taken in.
+    ///
+    /// Lines that begin with `witness`, `group` and `quorum` say who must have cosigned the directory, as
+    /// in c2sp.org/tlog-policy; `log` means `directory` there, so that such a policy is an anchor. Where
+    /// witnesses are named, so must the quorum be.
     ///
     /// # Errors
     /// What is wrong with the text, and in which line.
     pub fn parse(text: &str) -> Result<Self, AnchorError> {
         let mut logs = HashMap::new();
         let mut directories: Vec<VerifierKey> = Vec::new();
+        // Lines keep their numbers, by which a policy's faults are told.
+        let mut policy = String::new();
+        let mut has_witnesses = false;
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
-            if line.is_empty() {
+            let (word, rest) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+            if WITNESSING.contains(&word) {
+                has_witnesses = true;
+                policy.push_str(line);
+            }
+            policy.push('\n');
+            if line.is_empty() || WITNESSING.contains(&word) {
                 continue;
             }
-            let fault = |why: String| AnchorError::Line { line: index.saturating_add(1), why };
-            let named = line.strip_prefix(DIRECTORY).map(str::trim_start);
-            let key = VerifierKey::parse(named.unwrap_or(line));
-            let key = key.map_err(|error| fault(error.to_string()))?;
-            let public = <&[u8; 32]>::try_from(key.public_key()).ok();
-            let public = public.filter(|_| key.key_type() == KeyType::Ed25519);
-            let public = public.ok_or_else(|| fault("it is of another algorithm".to_owned()))?;
-            let is_known = match named {
-                Some(_) if directories.contains(&key) => true,
-                Some(_) => {
-                    directories.push(key);
+            let is_directory = DIRECTORY.contains(&word);
+            // A policy's log may have a URL behind its key.
+            let key = if is_directory {
+                rest.split_whitespace().next().unwrap_or_default()
+            } else {
+                line
+            };
+            let at = index.saturating_add(1);
+            let key = ed25519(key).map_err(|why| AnchorError::Line { line: at, why })?;
+            let is_known = match is_directory {
+                true if directories.contains(&key.1) => true,
+                true => {
+                    directories.push(key.1);
                     false
                 }
-                None => logs.insert(LogId::of(public), key).is_some(),
+                false => logs.insert(key.0, key.1).is_some(),
             };
             if is_known {
-                return Err(AnchorError::Repeated { line: index.saturating_add(1) });
+                return Err(AnchorError::Repeated { line: at });
             }
             if logs.len() > MAX_LOGS || directories.len() > MAX_DIRECTORIES {
                 return Err(AnchorError::TooMany);
             }
         }
-        match logs.is_empty() && directories.is_empty() {
-            true => Err(AnchorError::Empty),
-            false => Ok(Self { logs, directories }),
+        let witnesses = has_witnesses.then(|| Policy::parse(policy)).transpose();
+        let witnesses = witnesses.map_err(|error| AnchorError::Witnesses(error.to_string()))?;
+        match (logs.is_empty(), directories.is_empty()) {
+            (true, true) => Err(AnchorError::Empty),
+            (false, true) if witnesses.is_some() => Err(AnchorError::NothingToWitness),
+            _ => Ok(Self { logs, directories, witnesses }),
         }
     }
 
@@ -240,12 +275,21 @@ impl Anchor {
         if self.directories.is_empty() {
             return Err(refuted(format!("log `{id}` is not in the anchor")));
         }
-        let names =
-            names.get_or_insert_with(|| Names::open(&self.directories, reader, recollection));
+        let names = names.get_or_insert_with(|| Names::open(self, reader, recollection));
         let names = names.as_ref().map_err(|doubt| doubt.clone())?;
         let named = names.log(id, reader, recollection)?;
         recollection.hear(&named.key, id, now, reader);
         Ok(Log { id, checkpoint: Ok(named.checkpoint), now })
+    }
+}
+
+/// A log's id and key.
+fn ed25519(vkey: &str) -> Result<(LogId, VerifierKey), String> {
+    let key = VerifierKey::parse(vkey).map_err(|error| error.to_string())?;
+    let public = <&[u8; 32]>::try_from(key.public_key()).ok();
+    match public.filter(|_| key.key_type() == KeyType::Ed25519) {
+        Some(public) => Ok((LogId::of(public), key)),
+        None => Err("it is of another algorithm".to_owned()),
     }
 }
 

@@ -9,13 +9,13 @@ use std::collections::HashMap;
 use chancery_entry::directory::DirectoryEntry;
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{
-    Checkpoint, EntriesTileId, Hash, LogId, ProofError, TileId, TileSource, consistency_proof,
-    verify_consistency,
+    Checkpoint, EntriesTileId, Error, Hash, LogId, ProofError, TileId, TileSource,
+    consistency_proof, verify_consistency,
 };
 use chancery_token::json;
 use serde_json::Value;
 
-use super::{AnchorReader, Recollection, proven, refuted};
+use super::{Anchor, AnchorReader, Recollection, proven, refuted};
 use crate::directory::keys_of;
 use crate::explain::shown;
 use crate::keys::Doubt;
@@ -54,9 +54,10 @@ struct Places {
 }
 
 impl Names {
-    /// Reads the directory whose key is one of these, and checks that it extends what it was before.
+    /// Reads the directory that an anchor names, and checks that enough witnesses cosigned it and that it
+    /// extends what it was before.
     pub fn open(
-        keys: &[VerifierKey],
+        anchor: &Anchor,
         reader: &impl AnchorReader,
         recollection: &mut Recollection,
     ) -> Result<Self, Doubt> {
@@ -65,9 +66,7 @@ impl Names {
         let index = reader.directory(DirectoryObject::Index);
         let note = note.map_err(|error| unread("checkpoint", &error))?;
         let index = index.map_err(|error| unread("index", &error))?;
-        let (checkpoint, _) = Checkpoint::open(&note, keys).map_err(|error| {
-            refuted(format!("the checkpoint of the directory is not believed: {error}"))
-        })?;
+        let checkpoint = believed(anchor, &note)?;
         let places = parse(&index).map_err(|why| Doubt::Unread(format!("the index: {why}")))?;
         recollection.follow(&checkpoint, reader)?;
         Ok(Self { checkpoint, places })
@@ -127,6 +126,19 @@ impl Names {
             refuted(format!("entry {at} of the directory is not understood: {error}"))
         })
     }
+}
+
+/// The directory's checkpoint, if its key signed it and enough witnesses did. That they have not yet is
+/// no proof of anything: they may be away.
+fn believed(anchor: &Anchor, note: &[u8]) -> Result<Checkpoint, Doubt> {
+    let opened = match &anchor.witnesses {
+        Some(policy) => policy.open(note, &anchor.directories).map(|accepted| accepted.checkpoint),
+        None => Checkpoint::open(note, &anchor.directories).map(|(checkpoint, _)| checkpoint),
+    };
+    opened.map_err(|error| match error {
+        Error::Quorum(_) => Doubt::Unread(format!("the directory's checkpoint: {error}")),
+        error => refuted(format!("the checkpoint of the directory is not believed: {error}")),
+    })
 }
 
 impl Recollection {

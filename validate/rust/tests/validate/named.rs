@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use chancery_entry::directory::{DirectoryEntry, LogClosing, LogGenesis};
 use chancery_entry::{Compromise, Entry};
-use chancery_tlog::note::VerifierKey;
+use chancery_tlog::note::{Note, VerifierKey};
 use chancery_tlog::{
-    Checkpoint, EntriesTileId, Hash, LogId, TileBuilder, TileId, encode_entry, leaf_hash,
+    Checkpoint, EntriesTileId, Hash, LogId, TileBuilder, TileId, cosignature, encode_entry,
+    leaf_hash,
 };
 use chancery_token::jwks::KeySet;
 use chancery_token::{Algorithm, RsaBits, SigningKey};
@@ -360,4 +361,74 @@ fn anchors_that_name_directories_are_read_strictly() {
     let many: String = many.into_keys().collect();
     assert_eq!(Anchor::parse(&many).unwrap_err(), AnchorError::TooMany);
     assert!(AnchorError::Empty.to_string().contains("/directory/vkey"));
+}
+
+/// A witness, and its cosignature on a note.
+struct Cosigner(SigningKey, VerifierKey);
+
+impl Cosigner {
+    fn new(name: &str) -> Self {
+        let identity = SigningKey::generate(Algorithm::Ed25519, RsaBits::B2048).unwrap();
+        let public = <[u8; 32]>::try_from(identity.public().raw()).unwrap();
+        let key = VerifierKey::new_ed25519_cosigner(name, &public).unwrap();
+        Self(identity, key)
+    }
+
+    fn cosign(&self, note: &str) -> String {
+        let mut note = Note::parse(note.as_bytes()).unwrap();
+        let sign = |message: &[u8]| self.0.sign(message).unwrap();
+        let line = cosignature::sign(&self.1, NOW, &note.text, sign).unwrap();
+        note.insert(line).unwrap();
+        note.encode()
+    }
+}
+
+#[test]
+fn a_directory_counts_as_far_as_its_witnesses_cosigned_it() {
+    let mut deployment = Deployment::new();
+    let [first, second] = ["w.example/1", "w.example/2"].map(Cosigner::new);
+    let stranger = Cosigner::new("w.example/1");
+    let anchor = |quorum: &str| {
+        let text = format!(
+            "log {} https://test.example/directory\nwitness a {}\nwitness b {}\ngroup both all a b\n\
+             group one any both\nquorum {quorum}\n",
+            deployment.directory.key, first.1, second.1
+        );
+        Anchor::parse(&text).unwrap()
+    };
+    let (both, none) = (anchor("both"), anchor("none"));
+    let bare = deployment.directory.note();
+    let known = &mut Recollection::default();
+
+    for note in [bare.clone(), first.cosign(&bare), stranger.cosign(&second.cosign(&bare))] {
+        deployment.checkpoint = Some(note);
+        assert_eq!(deployment.believes(&none, &mut Recollection::default()), Ok(()));
+        // Witnesses may be away: that accuses nobody, and nothing is remembered of it.
+        let outcome = deployment.believes(&both, known);
+        rejected(outcome, RejectionCode::KeysUnavailable, "do not meet the quorum `both`");
+    }
+    deployment.checkpoint = Some(second.cosign(&first.cosign(&bare)));
+    assert_eq!(deployment.believes(&both, known), Ok(()));
+
+    // A cosignature that does not verify is worse than none.
+    let forged = first.cosign(&deployment.directory.note_at(1));
+    let line = forged.lines().last().unwrap();
+    deployment.checkpoint = Some(format!("{bare}{line}\n"));
+    rejected(deployment.believes(&none, known), RejectionCode::KeyNotAnnounced, "not believed");
+}
+
+#[test]
+fn witnesses_are_named_with_a_quorum_and_something_to_witness() {
+    let deployment = Deployment::new();
+    let witness = format!("witness a {}", Cosigner::new("w.example/1").1);
+    let directory = format!("directory {}", deployment.directory.key);
+    let fault = |text: &str| Anchor::parse(text).unwrap_err().to_string();
+    assert!(fault(&format!("{directory}\n{witness}")).contains("quorum"));
+    assert!(fault(&format!("{directory}\n\nquorum a\n{witness}")).contains("line 3"));
+    assert_eq!(
+        Anchor::parse(&format!("{}\n{witness}\nquorum a", deployment.signer.key)).unwrap_err(),
+        AnchorError::NothingToWitness
+    );
+    assert_eq!(Anchor::parse(&format!("{witness}\nquorum a")).unwrap_err(), AnchorError::Empty);
+    Anchor::parse(&format!("{witness}\nquorum a # who must sign\n{directory}")).unwrap();
 }
