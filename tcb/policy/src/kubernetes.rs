@@ -19,6 +19,8 @@ pub const MAX_CLAIMS_CHARS: usize = 8 * 1_024;
 pub const IAT_TOLERANCE_S: u64 = 10;
 /// The longest `jti`, in bytes; the API server's are UUIDs of 36.
 pub const MAX_JTI_BYTES: usize = 256;
+/// Characters of a log id, and of a `jti`'s randomness: 128 bits, base64url.
+const ENCODED_CHARS: usize = 22;
 /// The most audiences of one token.
 pub const MAX_AUDIENCES: usize = 16;
 /// `typ` of the header, and the only one that the API server takes.
@@ -112,8 +114,30 @@ pub fn decide(realm: &Realm, claims: &str, now: u64) -> Result<Approved, Refusal
     if jti.is_empty() || jti.len() > MAX_JTI_BYTES {
         return Err(malformed(format!("`jti` must have 1 to {MAX_JTI_BYTES} bytes")));
     }
+    if has_form_of_address(jti) {
+        return Err(malformed(
+            "`jti` has the form of a place in a log, which the signer alone says",
+        ));
+    }
     let jti = jti.to_owned();
     Ok(Approved { subject, audiences, iat, exp, jti, algorithm })
+}
+
+/// Whether a `jti` looks like `<log id>.<index>.<randomness>`, in whichever log: a token that named
+/// another's leaf as its own would stand as the proof of a forgery by an honest signer.
+fn has_form_of_address(jti: &str) -> bool {
+    let is_encoded = |part: &str| {
+        part.len() == ENCODED_CHARS
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let mut parts = jti.split('.');
+    let (Some(log), Some(index), Some(random), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let is_index = !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit());
+    is_encoded(log) && is_index && is_encoded(random)
 }
 
 /// The refusal of a request that came to a realm of the other kind.

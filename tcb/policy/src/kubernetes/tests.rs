@@ -135,6 +135,33 @@ fn every_rule_has_its_reason() {
     assert_eq!(code(|c| drop(c.as_object_mut().unwrap().remove("exp"))), Code::MalformedRequest);
 }
 
+/// Such a token would name the leaf of another: whoever looked it up would hold an honest signer for
+/// a forger.
+#[test]
+fn no_jti_names_a_place_in_a_log() {
+    let log = "q83vEjRWeJCrze8SNFZ4kA";
+    let jti = |jti: String| verdict(|c| c["jti"] = json!(jti));
+    for index in ["0", "17", "007", "18446744073709551616"] {
+        let refused = jti(format!("{log}.{index}.{log}"));
+        assert_eq!(refused.unwrap_err(), RefusalCode::MalformedRequest, "{index}");
+    }
+    // Not even one whose last characters have bits that no encoder writes.
+    let loose = "AAAAAAAAAAAAAAAAAAAAA_";
+    assert_eq!(jti(format!("{loose}.1.{loose}")).unwrap_err(), RefusalCode::MalformedRequest);
+    for name in [
+        format!("{log}.1"),
+        format!("{log}.1.{log}.2"),
+        format!("{log}.x.{log}"),
+        format!("{log}..{log}"),
+        format!("{log}A.1.{log}"),
+        format!("{log}.1.{log}A"),
+        "a.1.b".to_owned(),
+        "1.2.3".to_owned(),
+    ] {
+        jti(name).unwrap();
+    }
+}
+
 #[test]
 fn issued_at_is_now() {
     let at = |iat: u64| {
