@@ -95,6 +95,12 @@ impl Paths {
         self.0.join("digests")
     }
 
+    /// How far logs were published.
+    #[must_use]
+    pub fn logs_seen(&self) -> PathBuf {
+        self.0.join("logs.seen")
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

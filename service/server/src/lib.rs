@@ -11,6 +11,7 @@ pub mod digests;
 pub mod directory;
 pub mod folder;
 pub mod http;
+pub mod inception;
 pub mod issue;
 pub mod journal;
 pub mod keyset;

@@ -21,6 +21,7 @@ use crate::config::{Config, ConfigError, Release};
 use crate::digests::Digests;
 use crate::directory::{Directory, DirectoryError};
 use crate::folder::Paths;
+use crate::inception::{Heads, Seen};
 use crate::issue::Issuer;
 use crate::journal::{Journal, Progress};
 use crate::keyset::KeySets;
@@ -171,6 +172,7 @@ pub struct Service {
     pub store: Store,
     /// The logs.
     pub logs: Logs,
+    seen: Seen,
     /// The directory log, where this service writes it.
     pub directory: Option<Arc<Directory>>,
     /// Entries by their leaf hashes.
@@ -217,6 +219,8 @@ impl Service {
         wal.release(wal.last_sequence());
         let directory = open_directory(&config, &store, &paths).await?;
         config.witnessed = witnessing::policy(&config, directory.as_ref())?;
+        let seen = Seen::new(paths.logs_seen());
+        seen.check(&logs, directory.as_deref()).await?;
         let version = policies::settle(&store, &config).await?;
         let keys = Arc::new(KeySets::default());
         keys.set_realms(&version.document.realms, crate::now());
@@ -234,6 +238,7 @@ impl Service {
             paths,
             store,
             logs,
+            seen,
             directory,
             digests,
             keys,
@@ -499,11 +504,13 @@ impl Service {
         // Read first: everything up to here is in the logs that are published below.
         let applied = self.progress.applied.load(Ordering::Acquire);
         let directory = self.directory.as_ref().map(|d| (d, d.heads(&self.logs)));
+        let heads = Heads::of(&self.logs);
         let mut committed = 0;
         let result = publish_all(&self.logs, &mut committed).await;
         self.metrics.published(result.is_ok(), committed);
         result?;
         self.progress.published.store(applied, Ordering::Release);
+        self.seen.remember(heads);
         // Last: it names nothing that the store does not hold, and keeps nothing of a token waiting.
         if let Some((directory, heads)) = directory {
             directory.follow(&heads).await?;
