@@ -291,6 +291,9 @@ impl Service {
     /// # Errors
     /// A sentence for the operator.
     pub fn readiness(&self) -> Result<(), &'static str> {
+        if self.issuer.waits_in_vain() {
+            return Err("the witnesses do not cosign the directory, and tokens wait for them");
+        }
         if !self.issuer.is_ready() {
             return Err("no signer is attached, or the disk fails");
         }

@@ -40,6 +40,17 @@ fn number(value: &Value, path: &str) -> f64 {
 }
 
 #[test]
+fn issuing_is_measured_with_a_witness_too() {
+    let place = folder("bench-witnessed");
+    let arguments =
+        ["issue", "--seconds", "1", "--connections", "4", "--batch", "4", "--witnessed"];
+    let report = bench(&arguments, Some(&place));
+    assert!(number(&report, "/figures/0/tokens") > 0.0);
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0, "the folder is removed");
+    fs::remove_dir(place).unwrap();
+}
+
+#[test]
 fn issuing_is_measured_beside_the_raw_costs() {
     for (batch, ratios) in [("4", 2), ("1", 3)] {
         let place = folder("bench-issue");

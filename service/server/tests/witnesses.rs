@@ -180,7 +180,9 @@ fn without_its_witness_a_deployment_says_so_soon_and_recovers() {
     let started = Instant::now();
     assert_eq!(b.ask().status, 503);
     assert!(started.elapsed() < Duration::from_secs(2));
-    assert!(!b.lab.is_ready());
+    let ready = b.lab.web.get(&format!("{}/readyz", b.lab.admin_url()));
+    assert_eq!(ready.status, 503);
+    assert!(ready.text().contains("witnesses do not cosign"), "{}", ready.text());
     // What was left behind is void; then the log goes on, and so does everything else.
     let vkey = b.vkey();
     a.witness.start(&[vkey]);

@@ -12,6 +12,7 @@ mod raw;
 mod report;
 mod rotation;
 mod validate;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ pub struct IssueArgs {
     /// validate every token
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=60))]
     rotate_every: Option<u64>,
+    /// Have tokens wait for a witness on loopback: `release = "witnessed"`
+    #[arg(long, conflicts_with = "rotate_every")]
+    witnessed: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,

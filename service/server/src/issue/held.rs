@@ -86,6 +86,12 @@ impl Issuer {
         self.changed.notify_one();
     }
 
+    /// Whether the witnesses are away.
+    #[must_use]
+    pub fn waits_in_vain(&self) -> bool {
+        lock(&self.queue).held.are_away()
+    }
+
     /// Completes when a batch began to wait.
     pub async fn waits(&self) {
         self.unwitnessed.notified().await;

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::witness::{self, Witness};
 use crate::cli::fetch::Web;
 use crate::cli::send;
 use crate::control;
@@ -58,6 +59,8 @@ pub struct Setup {
     pub schedule: Schedule,
     /// Who may ask.
     pub clients: Vec<ClientDocument>,
+    /// Whether tokens wait for a witness.
+    pub witnessed: bool,
 }
 
 /// The configuration file, default in everything that is not named.
@@ -67,6 +70,12 @@ struct ConfigFile {
     listen: SocketAddr,
     admin_listen: SocketAddr,
     data: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quorum: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    witness: Vec<witness::Entry>,
     realms: Vec<RealmDocument>,
 }
 
@@ -83,6 +92,7 @@ pub struct Host {
     service: Child,
     signer: u32,
     data: PathBuf,
+    witness: Option<Witness>,
 }
 
 /// CPU and disk that the processes used so far.
@@ -116,14 +126,21 @@ impl Host {
             schedule: setup.schedule,
             clients: setup.clients,
         };
+        std::fs::create_dir_all(folder)?;
+        let (witness, entry) = match setup.witnessed {
+            true => Some(Witness::prepare(folder, free_port()?, free_port()?)?).unzip(),
+            false => (None, None),
+        };
         let file = ConfigFile {
             base_url,
             listen: address,
             admin_listen: admin,
             data: data.clone(),
+            release: setup.witnessed.then_some("witnessed"),
+            quorum: setup.witnessed.then_some(witness::QUORUM),
+            witness: entry.into_iter().collect(),
             realms: vec![realm],
         };
-        std::fs::create_dir_all(folder)?;
         let config = folder.join("chancery.toml");
         std::fs::write(&config, toml::to_string(&file)?)?;
         let words = folder.join("service.log");
@@ -145,8 +162,9 @@ impl Host {
             service,
             signer: 0,
             data,
+            witness,
         };
-        if let Err(e) = host.wait_until_ready() {
+        if let Err(e) = host.wait_until_ready().and_then(|()| host.wait_until_witnessed()) {
             let words = std::fs::read_to_string(&words).unwrap_or_default();
             anyhow::bail!("the service did not start: {e}\n{words}");
         }
@@ -175,6 +193,25 @@ impl Host {
         self.signer = child_of(self.service.id())
             .ok_or_else(|| anyhow::anyhow!("the service has no signer process"))?;
         Ok(())
+    }
+
+    /// Starts the witness, if there is one, and waits until it cosigned.
+    fn wait_until_witnessed(&mut self) -> anyhow::Result<()> {
+        let Some(witness) = &mut self.witness else { return Ok(()) };
+        let directory = format!("http://{}/directory", self.address);
+        let vkey = String::from_utf8(self.web.get(&format!("{directory}/vkey"))?)?;
+        witness.start(vkey.trim_end())?;
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            let note = self.web.get(&format!("{directory}/checkpoint")).unwrap_or_default();
+            if String::from_utf8_lossy(&note).contains(&format!(" {} ", witness::NAME)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                anyhow::bail!("the witness did not cosign within {READY_WITHIN:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn has_active_key(&self) -> bool {

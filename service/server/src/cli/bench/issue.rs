@@ -56,7 +56,12 @@ fn quiet(args: &IssueArgs, folder: &Path) -> anyhow::Result<Raw> {
 fn measure(args: &IssueArgs, batch: u16, place: &Path, quiet: Raw) -> anyhow::Result<Figures> {
     let clients = Clients::generate()?;
     let schedule = Schedule::default();
-    let setup = Setup { algorithm: args.algorithm, schedule, clients: clients.documents() };
+    let setup = Setup {
+        algorithm: args.algorithm,
+        schedule,
+        clients: clients.documents(),
+        witnessed: args.witnessed,
+    };
     let host = Host::start(place, setup)?;
     let mut load = Load::connect(host.address, args.connections)?;
     let seconds = f64::from(args.seconds);

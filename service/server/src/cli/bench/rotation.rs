@@ -48,7 +48,12 @@ impl Side {
         schedule: Schedule,
     ) -> anyhow::Result<Self> {
         let clients = Clients::generate()?;
-        let setup = Setup { algorithm: args.algorithm, schedule, clients: clients.documents() };
+        let setup = Setup {
+            algorithm: args.algorithm,
+            schedule,
+            clients: clients.documents(),
+            witnessed: false,
+        };
         let host = Host::start(place, setup)?;
         let mut load = Load::connect(host.address, args.connections)?;
         let rate = warm_up(&clients, &host, &mut load, batch)?;
