@@ -270,6 +270,8 @@ test('settings that are wrong are a TypeError that names them', () => {
     [{ acceptEddsa: 1 }, /`acceptEddsa`/],
     [{ log: 'yes' }, /yes/],
     [{ log: true }, /`log`/],
+    [{ logLookup: 'guess' }, /guess/],
+    [{ logLookup: 'digest', profile: 'entra' }, /by digest/],
     [{ attestation: 'maybe' }, /maybe/],
     [{ cache: -1 }, /`cache`/],
     [{ cache: Infinity }, /`cache`/],

@@ -160,6 +160,8 @@ def settings(**options):
         ({"algorithms": ["HS256"]}, "HS256"),
         ({"tenants": ["x"]}, "tenants"),
         ({"log": "maybe"}, "`maybe`"),
+        ({"log_lookup": "guess"}, "`guess`"),
+        ({"log_lookup": "digest", "profile": "entra"}, "found by digest"),
         ({"attestation": "maybe"}, "`maybe`"),
         ({"anchor": "no key"}, "line 1 of the anchor"),
         ({"bounds": {"no_such_bound": 1}}, "`no_such_bound`"),

@@ -158,3 +158,55 @@ async fn where_no_realm_needs_it_there_is_no_index() {
     assert!(matches!(error, DigestError::Off), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+/// Octets of memory that this process really has.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1_024
+}
+
+/// `cargo test --release -p chancery --lib digests -- --ignored --nocapture`
+#[test]
+#[ignore = "it measures"]
+fn measure_ten_million_leaves() {
+    const LEAVES: u64 = 10_000_000;
+    let (folder, log) = (Folder::new(), LogId::from_bytes([1; 16]));
+    let leaf = |index: u64| leaf_hash(&index.to_be_bytes());
+    let before = resident();
+    let tree = chancery_tlog::TileBuilder::new();
+    let index = Index::new(folder.path(), log, Vec::new(), tree);
+    let begun = std::time::Instant::now();
+    while index.covered() < LEAVES {
+        if index.room() == 0 {
+            index.flush().unwrap();
+            index.merge().unwrap();
+        }
+        let from = index.covered();
+        index.extend((from..LEAVES.min(from + index.room())).map(leaf));
+    }
+    let took = begun.elapsed().as_secs_f64();
+    let (bytes, files) = index.files();
+    let millions = LEAVES as f64 / 1e6;
+    println!("{LEAVES} leaves in {took:.1} s, {:.2} million a second", millions / took);
+    println!("disk: {:.2} MB a million, {files} files", bytes as f64 / 1e6 / millions);
+    let grown = resident().saturating_sub(before) as f64 / 1e6;
+    println!("memory: {grown:.2} MB in all, {:.3} MB a million", grown / millions);
+    for (what, first) in [("found", 0), ("absent", LEAVES)] {
+        let mut times: Vec<_> = (0..100_000_u64)
+            .map(|number| {
+                let wanted = leaf(first + number.wrapping_mul(7_919_993) % LEAVES);
+                let begun = std::time::Instant::now();
+                let key = Key::of(&wanted);
+                let candidates = index.candidates(key);
+                let files = candidates.runs.iter().flat_map(|run| run.find(key).unwrap());
+                let found = files.chain(candidates.recent).count();
+                assert_eq!(found, usize::from(first == 0));
+                begun.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e6;
+        println!("a lookup, {what}: p50 {:.0} us, p99 {:.0} us", at(50), at(99));
+    }
+}
