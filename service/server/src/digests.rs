@@ -23,7 +23,7 @@ use std::time::Duration;
 use chancery_tlog::{HASH_BYTES, Hash, LogId, TILE_WIDTH, TileId};
 
 use self::index::{Index, open_files, remove};
-use self::run::Key;
+use self::run::{Key, MAX_CANDIDATES};
 use crate::logs::{Log, LogError};
 use crate::service::Service;
 
@@ -54,6 +54,9 @@ pub enum DigestError {
     /// The index' files cannot be used.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// Many leaves begin as this one does, and the first of them are others.
+    #[error("too many entries were made to have leaf hashes that begin as this one does")]
+    Crowded,
 }
 
 /// What an index says of a leaf.
@@ -256,11 +259,17 @@ async fn search(log: &Log, index: &Index, leaf: Hash) -> Result<Answer, DigestEr
     let runs = candidates.runs;
     let found = move || runs.iter().map(|run| run.find(key)).collect::<Result<Vec<_>, _>>();
     // Files first: they hold the lower places.
-    let found = blocking(found).await?;
-    for at in found.into_iter().flatten().chain(candidates.recent) {
+    let mut found = blocking(found).await?;
+    found.push(candidates.recent);
+    // Those behind the first ones were not compared, so that the leaf is not there would be a lie.
+    let crowded = found.iter().any(|places| places.len() >= MAX_CANDIDATES);
+    for at in found.into_iter().flatten() {
         if leaf_at(log, at).await? == Some(leaf) {
             return Ok(Answer { index: Some(at), searched });
         }
+    }
+    if crowded {
+        return Err(DigestError::Crowded);
     }
     Ok(Answer { index: None, searched })
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use chancery_tlog::{Hash, LogId, TileBuilder};
 
-use super::run::{Key, MAX_WIDTH, Record, Run, RunError, Stretch};
+use super::run::{Key, MAX_CANDIDATES, MAX_WIDTH, Record, Run, RunError, Stretch};
 
 /// Leaves that are kept in memory before they become a file: some 700 kB.
 pub const FLUSH_LEAVES: u64 = 16_384;
@@ -40,7 +40,7 @@ struct State {
 /// Where a leaf may stand.
 #[derive(Debug)]
 pub struct Candidates {
-    /// Of the leaves in memory.
+    /// Of the leaves in memory, the first [`MAX_CANDIDATES`].
     pub recent: Vec<u64>,
     /// Files that hold the others.
     pub runs: Vec<Arc<Run>>,
@@ -182,7 +182,7 @@ impl Index {
         let state = self.read();
         let recent = state.recent.range((key, 0)..=(key, u64::MAX)).map(|(_, index)| *index);
         Candidates {
-            recent: recent.collect(),
+            recent: recent.take(MAX_CANDIDATES).collect(),
             runs: state.runs.clone(),
             searched: state.tree.size(),
         }
@@ -347,6 +347,22 @@ mod tests {
             assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), files);
             assert!(bytes <= size * 10 + files as u64 * 200, "{bytes} bytes for {size}");
         }
+    }
+
+    #[test]
+    fn files_of_one_repeated_leaf_are_joined_and_answer() {
+        let folder = Folder::new();
+        let index = opened(&folder, FLUSH_LEAVES);
+        for _ in 0..4 {
+            index.extend((0..FLUSH_LEAVES).map(|_| leaf(7)));
+            index.flush().unwrap();
+        }
+        index.extend([leaf(7), leaf(8)].into_iter());
+        index.merge().unwrap();
+        assert_eq!(index.files().1, 1);
+        assert_eq!(found(&index, &leaf(7))[0], 0, "the lowest place");
+        assert_eq!(found(&index, &leaf(8)), [4 * FLUSH_LEAVES + 1]);
+        assert!(found(&index, &leaf(9)).is_empty());
     }
 
     #[test]

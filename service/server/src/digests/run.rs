@@ -8,11 +8,13 @@
 //!
 //! Leaf hashes are uniform, so a bucket, named by the first bits of a hash, holds some 256 records,
 //! whatever the size of the file: a lookup reads 16 bytes of the table and some 2.5 kB of records.
+//! Whoever gets tokens logged can make it more, by equal tokens or by ones made to begin alike; so a
+//! bucket is read in pieces, and is never too long to be one.
 //! Every bucket is checked by its CRC each time it is read, so that a rotten disk is noticed and does
 //! not make a logged token look missing.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,8 +33,11 @@ const RECORD_BYTES: usize = 6 + 4;
 const KEY_BITS: u32 = 48;
 /// Records of a bucket on average, as a power of two: one page of a disk.
 const BUCKET_SHIFT: u32 = 8;
-/// Far more than uniform keys ever put into one bucket; more is damage, and is not allocated for.
-const MAX_BUCKET_RECORDS: u64 = 16 * 1024;
+/// Records that are read at a time: 40 kB. Buckets are as long as their leaves make them.
+const CHUNK_RECORDS: u64 = 4 * 1024;
+/// Candidates of one file, or of the leaves in memory, that a lookup compares with the log. The first
+/// is the leaf, but among leaves that were made to have the same 48 bits.
+pub const MAX_CANDIDATES: usize = 64;
 /// The widest stretch: places have 32 bits.
 pub const MAX_WIDTH: u64 = 1 << 30;
 
@@ -179,41 +184,71 @@ impl Run {
         Self::open(&path, stretch.log)
     }
 
-    /// The leaves of the log that may be the one with this key, lowest first.
+    /// The leaves of the log that may be the one with this key, lowest first: the first
+    /// [`MAX_CANDIDATES`] of them.
     ///
     /// # Errors
     /// [`RunError`].
     pub fn find(&self, key: Key) -> Result<Vec<u64>, RunError> {
-        let records = self.bucket(key.bucket(self.stretch.bits()))?;
-        let here = records.iter().filter(|(known, _)| *known == key);
-        Ok(here.map(|(_, place)| self.stretch.from.saturating_add(u64::from(*place))).collect())
+        let mut bucket = self.bucket(key.bucket(self.stretch.bits()))?;
+        let mut found = Vec::new();
+        while let Some(records) = self.next_records(&mut bucket)? {
+            let room = MAX_CANDIDATES.saturating_sub(found.len());
+            let here = records.iter().filter(|(known, _)| *known == key).take(room);
+            found.extend(here.map(|(_, at)| self.stretch.from.saturating_add(u64::from(*at))));
+        }
+        Ok(found)
     }
 
-    /// All records in order.
+    /// All records in order. That a bucket is damaged is told behind its records.
     pub fn records(self: &Arc<Self>) -> impl Iterator<Item = Result<Record, RunError>> + use<> {
         let run = Arc::clone(self);
         let buckets = 1_u64 << self.stretch.bits();
-        (0..buckets).flat_map(move |bucket| match run.bucket(bucket) {
-            Ok(records) => records.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(e) => vec![Err(e)],
+        (0..buckets).flat_map(move |bucket| {
+            let run = Arc::clone(&run);
+            let mut rest = Some(run.bucket(bucket));
+            let pieces = std::iter::from_fn(move || {
+                let read = rest.take()?.and_then(|mut bucket| {
+                    let records = run.next_records(&mut bucket)?;
+                    Ok(records.map(|records| (records, bucket)))
+                });
+                match read {
+                    Ok(None) => None,
+                    Ok(Some((records, bucket))) => {
+                        rest = Some(Ok(bucket));
+                        Some(records.into_iter().map(Ok).collect::<Vec<_>>())
+                    }
+                    Err(e) => Some(vec![Err(e)]),
+                }
+            });
+            pieces.flatten()
         })
     }
 
-    fn bucket(&self, bucket: u64) -> Result<Vec<Record>, RunError> {
-        let (start, end, crc) = self.bounds(bucket)?;
-        let count = end.saturating_sub(start);
-        if start > end || end > self.stretch.width() || count > MAX_BUCKET_RECORDS {
+    fn bucket(&self, bucket: u64) -> Result<Bucket, RunError> {
+        let (next, end, crc) = self.bounds(bucket)?;
+        if next > end || end > self.stretch.width() {
             return Err(self.damaged("its table is not one"));
+        }
+        Ok(Bucket { next, end, crc, sum: 0 })
+    }
+
+    /// The next records of a bucket; `None` behind the last, if they were those that were written.
+    fn next_records(&self, bucket: &mut Bucket) -> Result<Option<Vec<Record>>, RunError> {
+        let count = bucket.end.saturating_sub(bucket.next).min(CHUNK_RECORDS);
+        if count == 0 {
+            return match bucket.sum == bucket.crc {
+                true => Ok(None),
+                false => Err(self.damaged("records are not those that were written")),
+            };
         }
         let bytes = usize::try_from(count).unwrap_or(0).saturating_mul(RECORD_BYTES);
         let mut records = vec![0; bytes];
-        let at = start.saturating_mul(RECORD_BYTES as u64);
-        let at = at.saturating_add(records_begin(&self.stretch));
-        self.file.read_exact_at(&mut records, at).map_err(|e| io(&self.path, &e))?;
-        if crc32c::crc32c(&records) != crc {
-            return Err(self.damaged("records are not those that were written"));
-        }
-        Ok(records.chunks_exact(RECORD_BYTES).filter_map(decode_record).collect())
+        let at = bucket.next.saturating_mul(RECORD_BYTES as u64);
+        self.read(&mut records, at.saturating_add(records_begin(&self.stretch)))?;
+        bucket.next = bucket.next.saturating_add(count);
+        bucket.sum = crc32c::crc32c_append(bucket.sum, &records);
+        Ok(Some(records.chunks_exact(RECORD_BYTES).filter_map(decode_record).collect()))
     }
 
     /// Where a bucket begins and ends, in records, and its CRC.
@@ -224,22 +259,41 @@ impl Run {
             table.saturating_add(HEAD_BYTES as u64)
         };
         let read = match bucket.checked_sub(1) {
-            Some(before) => self.file.read_exact_at(&mut entries, at(before)),
+            Some(before) => self.read(&mut entries, at(before)),
             None => {
                 let [_, _, _, _, _, _, _, _, first @ ..] = &mut entries;
-                self.file.read_exact_at(first, at(0))
+                self.read(first, at(0))
             }
         };
-        read.map_err(|e| io(&self.path, &e))?;
+        read?;
         let [a, b, c, d, _, _, _, _, e, f, g, h, i, j, k, l] = entries;
         let start = u64::from(u32::from_be_bytes([a, b, c, d]));
         let end = u64::from(u32::from_be_bytes([e, f, g, h]));
         Ok((start, end, u32::from_be_bytes([i, j, k, l])))
     }
 
+    /// Its length was right when it was opened, so an end that comes early is damage.
+    fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), RunError> {
+        self.file.read_exact_at(bytes, at).map_err(|e| match e.kind() {
+            ErrorKind::UnexpectedEof => self.damaged("it was cut short"),
+            _ => io(&self.path, &e),
+        })
+    }
+
     fn damaged(&self, what: &'static str) -> RunError {
         RunError::Damaged { path: self.path.clone(), what }
     }
+}
+
+/// A bucket that is being read.
+struct Bucket {
+    /// The next record, and the one behind the last.
+    next: u64,
+    end: u64,
+    /// The CRC of its records, as written.
+    crc: u32,
+    /// That of those read so far.
+    sum: u32,
 }
 
 fn io(path: &Path, e: &std::io::Error) -> RunError {
@@ -318,7 +372,8 @@ fn write_file(
         out: BufWriter::with_capacity(1 << 16, &file),
         bits: stretch.bits(),
         table: Vec::with_capacity(table),
-        bucket: Vec::new(),
+        record: Vec::with_capacity(RECORD_BYTES),
+        sum: 0,
         number: 0,
         written: 0,
     };
@@ -342,8 +397,10 @@ struct Buckets<'f> {
     out: BufWriter<&'f File>,
     bits: u32,
     table: Vec<u8>,
-    bucket: Vec<u8>,
-    /// The bucket that is being filled.
+    record: Vec<u8>,
+    /// The CRC of the bucket that is being filled.
+    sum: u32,
+    /// Which one that is.
     number: u64,
     /// Records so far.
     written: u64,
@@ -352,26 +409,26 @@ struct Buckets<'f> {
 impl Buckets<'_> {
     fn add(&mut self, record: Record) -> std::io::Result<()> {
         while self.number < record.0.bucket(self.bits) {
-            self.close()?;
+            self.close();
         }
-        encode_record(record, &mut self.bucket);
+        self.record.clear();
+        encode_record(record, &mut self.record);
+        self.sum = crc32c::crc32c_append(self.sum, &self.record);
         self.written = self.written.saturating_add(1);
-        Ok(())
+        self.out.write_all(&self.record)
     }
 
-    fn close(&mut self) -> std::io::Result<()> {
+    fn close(&mut self) {
         let end = u32::try_from(self.written).unwrap_or(u32::MAX);
         self.table.extend_from_slice(&end.to_be_bytes());
-        self.table.extend_from_slice(&crc32c::crc32c(&self.bucket).to_be_bytes());
-        self.out.write_all(&self.bucket)?;
-        self.bucket.clear();
+        self.table.extend_from_slice(&self.sum.to_be_bytes());
+        self.sum = 0;
         self.number = self.number.saturating_add(1);
-        Ok(())
     }
 
     fn finish(mut self) -> std::io::Result<(Vec<u8>, u64)> {
         while self.number < 1_u64 << self.bits {
-            self.close()?;
+            self.close();
         }
         self.out.flush()?;
         Ok((self.table, self.written))
@@ -430,6 +487,33 @@ mod tests {
         let records = [(key, 0), (key, 1), (key, 2)];
         let run = Run::write(folder.path(), stretch(10, 13), records.into_iter().map(Ok)).unwrap();
         assert_eq!(run.find(key).unwrap(), [10, 11, 12]);
+    }
+
+    /// A file of equal leaves is as good as any other, however many they are.
+    #[test]
+    fn a_bucket_may_hold_every_leaf() {
+        let folder = Folder::new();
+        let key = Key::of(&leaf(1));
+        let width = 70_000;
+        let records = (0..width).map(|place| Ok((key, place)));
+        let stretch = stretch(10, 10 + u64::from(width));
+        let run = Arc::new(Run::write(folder.path(), stretch, records).unwrap());
+        let lowest: Vec<u64> = (10..).take(MAX_CANDIDATES).collect();
+        assert_eq!(run.find(key).unwrap(), lowest);
+        assert!(run.find(Key(key.0 ^ 1)).unwrap().is_empty());
+        let places = run.records().map(|record| record.unwrap().1);
+        assert!(places.eq(0..width));
+        // Of a bucket in many pieces each byte counts, and so does its end.
+        let mut bytes = std::fs::read(run.path()).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last - 400_000] ^= 1;
+        std::fs::write(run.path(), &bytes).unwrap();
+        assert!(matches!(run.find(key), Err(RunError::Damaged { .. })));
+        assert!(matches!(run.records().last(), Some(Err(RunError::Damaged { .. }))));
+        bytes[last - 400_000] ^= 1;
+        std::fs::write(run.path(), &bytes[..last]).unwrap();
+        let cut = run.find(key).unwrap_err();
+        assert!(cut.to_string().contains("cut short"), "{cut}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub async fn by_digest(
             errors::problem(StatusCode::NOT_IMPLEMENTED, "no_digest_index", &e.to_string())
         }
         Err(DigestError::Log(e)) => return logs::failed(&e),
-        Err(e @ DigestError::Run(_)) => {
+        Err(e @ (DigestError::Run(_) | DigestError::Crowded)) => {
             tracing::error!("index of leaf hashes: {e}");
             let detail = "the index of leaf hashes cannot be read now";
             errors::problem(StatusCode::SERVICE_UNAVAILABLE, "index_unavailable", detail)
