@@ -278,12 +278,28 @@ impl Service {
             {
                 continue;
             }
-            let log = self.logs.open_with_ledger(id).await?;
+            let log = match self.logs.open_with_ledger(id).await {
+                Err(LogError::Unknown(_)) if self.is_nameless_remnant(&name).await? => {
+                    tracing::warn!("`log/{name}` has no key and no checkpoint: a crash left it");
+                    continue;
+                }
+                other => other?,
+            };
             let said = log.keys_jwt();
             self.keys.add_uncertain(&name, log.ledger(), said.as_deref(), crate::now());
             self.note_signer(&log, None);
         }
         Ok(())
+    }
+
+    /// Whether a log's folder is what a crash leaves that comes before its first object, its key: then
+    /// nothing of the log was ever acknowledged.
+    async fn is_nameless_remnant(&self, name: &str) -> Result<bool, ServiceError> {
+        match self.store.get(&format!("log/{name}/checkpoint")).await {
+            Err(StoreError::Missing(_)) => Ok(true),
+            Err(e) => Err(e.into()),
+            Ok(_) => Ok(false),
+        }
     }
 
     /// Whether tokens can be issued now, or why not.
