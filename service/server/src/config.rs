@@ -103,7 +103,7 @@ pub struct Storage {
     /// When a batch is durable, and its tokens may leave.
     pub durability: Durability,
     /// Whether entries can be found by their leaf hash. By default where a realm needs it: tokens of
-    /// Kubernetes do not name their place in the log. It takes some 11 MB a million entries, in the
+    /// Kubernetes do not name their place in the log. It takes some 10 MB a million entries, in the
     /// data folder.
     pub digest_index: Option<bool>,
 }
