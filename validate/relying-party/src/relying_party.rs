@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use chancery_validate::log::{LogPolicy, Verdict, apply};
+use chancery_validate::log::{LogPolicy, Verdict, apply, published_by};
 use chancery_validate::{
     Attestation, Keys, Rejection, RejectionCode, Step, Validated, Validator, ValidatorConfig,
 };
@@ -440,7 +440,7 @@ impl Inner {
         if looks == 0 {
             return SECOND_LOOK_AFTER;
         }
-        let published = token.claims().iat.saturating_add(self.publish_within_s);
+        let published = published_by(token, self.publish_within_s);
         // An `iat` in the future is within the leeway, so this is not long.
         Duration::from_secs(published.saturating_sub(self.clock.now().unix_s))
     }

@@ -27,6 +27,9 @@ use crate::{Rejection, RejectionCode, Validated};
 /// Seconds within which a token's entry is under a published checkpoint: the service publishes
 /// about once a second, and stores and caches get the rest.
 pub const DEFAULT_PUBLISH_WITHIN_S: u64 = 10;
+/// Seconds by which the clock of whoever composes tokens that are found by digest may lag behind the
+/// signer's, which signs no others: their entries are published that much later after `iat`.
+pub const COMPOSERS_LAG_S: u64 = 10;
 
 /// Reads one log, that of [`Validated::log_address`]. Whatever it answers is checked.
 pub trait LogReader {
@@ -185,6 +188,14 @@ pub fn look_up(
     find(token, reader, now, publish_within_s).unwrap_or_else(|why| Verdict::Unknown { why })
 }
 
+/// When the token's entry is to be published at the latest, in seconds since 1970: `publish_within_s`
+/// after its `iat`, and [`COMPOSERS_LAG_S`] later if it is found by digest.
+#[must_use]
+pub fn published_by(token: &Validated, publish_within_s: u64) -> u64 {
+    let lag_s = if token.log_address().is_some() { 0 } else { COMPOSERS_LAG_S };
+    token.claims().iat.saturating_add(publish_within_s).saturating_add(lag_s)
+}
+
 /// Whether a token with this verdict is acceptable.
 ///
 /// # Errors
@@ -231,7 +242,7 @@ fn find(
         None => searched(reader, &expected, checkpoint.size)?,
     };
     let Some(index) = index.filter(|index| *index < checkpoint.size) else {
-        let published = token.claims().iat.saturating_add(publish_within_s);
+        let published = published_by(token, publish_within_s);
         return Ok(if now < published { Verdict::Pending } else { Verdict::Missing });
     };
 
