@@ -152,7 +152,9 @@ pub struct ValidatorConfig {
     /// that the issuers allow, which is every tenant if one of them holds `{tenantid}`.
     pub tenants: Vec<String>,
     /// How tokens are found in their log. With [`LogLookup::Digest`] `jti` may be anything but an
-    /// address in another log than the key's.
+    /// address in another log than the key's. It holds for all issuers: a token of a realm whose
+    /// tokens have addresses would not be held to its own, and not be called forged; such realms get a
+    /// validator of their own.
     pub log_lookup: LogLookup,
 }
 
@@ -238,6 +240,9 @@ impl ValidatorConfig {
         if self.profile == Profile::Entra && self.log_lookup == LogLookup::Digest {
             return Err(ConfigError::Lookup);
         }
+        if self.profile == Profile::Strict && self.log_lookup == LogLookup::Digest {
+            return Err(ConfigError::StrictLookup);
+        }
         if self.accepted_typ.is_empty() && !self.allow_missing_typ {
             return Err(ConfigError::NoTyp);
         }
@@ -272,6 +277,12 @@ pub enum ConfigError {
     /// Tokens of profile `entra` are in no log.
     #[error("tokens of profile `entra` are in no log, so they are not found by digest")]
     Lookup,
+    /// Tokens that somebody else composes have no `client_id`.
+    #[error(
+        "profile `strict` demands `client_id`, which tokens that are found by digest do not have; use \
+         profile `oidc` for them"
+    )]
+    StrictLookup,
     /// No issuer, or an empty one.
     #[error("name at least one issuer, none of them empty")]
     NoIssuer,
@@ -387,7 +398,10 @@ mod tests {
         let tenant = ConfigError::Tenant("common".into());
         assert_eq!(with(&entra, |c| c.tenants = vec!["common".into()]), Err(tenant));
         assert_eq!(with(&entra, |c| c.log_lookup = LogLookup::Digest), Err(ConfigError::Lookup));
-        assert_eq!(with(&strict, |c| c.log_lookup = LogLookup::Digest), Ok(()));
+        let by_digest = with(&strict, |c| c.log_lookup = LogLookup::Digest);
+        assert_eq!(by_digest, Err(ConfigError::StrictLookup));
+        let oidc = ValidatorConfig::of_profile(Profile::Oidc, "https://i", "a");
+        assert_eq!(with(&oidc, |c| c.log_lookup = LogLookup::Digest), Ok(()));
         assert_eq!(with(&strict, |c| c.accepted_typ.clear()), Err(ConfigError::NoTyp));
         assert_eq!(with(&strict, |c| c.leeway_s = 301), Err(ConfigError::Leeway(301)));
         assert_eq!(with(&strict, |c| c.max_lifetime_s = Some(0)), Err(ConfigError::NoLifetime));

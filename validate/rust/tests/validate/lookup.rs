@@ -8,7 +8,9 @@ use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
 use chancery_validate::log::{LogPolicy, LogReader, Search, Verdict, apply, look_up};
-use chancery_validate::{Attestation, LogLookup, Rejection, RejectionCode, Validated, Validator};
+use chancery_validate::{
+    Attestation, LogLookup, Profile, Rejection, RejectionCode, Validated, Validator,
+};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -66,6 +68,7 @@ impl Identity {
     fn foreign_token(&self, jti: &str) -> Result<(Validated, Hash), Rejection> {
         let draft = good().claim("jti", jti).member("log", format!("{}.0", self.id));
         let mut config = draft.configuration();
+        config.profile = Profile::Oidc;
         config.log_lookup = LogLookup::Digest;
         let validator = Validator::from_jwks(config, draft.keys().as_bytes()).unwrap();
         let token = validator.validate(&draft.token(), NOW)?;
