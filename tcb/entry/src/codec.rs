@@ -4,7 +4,7 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES,
+    Announcement, AuditSegment, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES,
     Narrowing, PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
 };
 
@@ -16,6 +16,7 @@ const VOID: u64 = 4;
 const COMPROMISE: u64 = 5;
 const NARROWING: u64 = 6;
 const IMPORTED: u64 = 7;
+const AUDIT_SEGMENT: u64 = 9;
 
 pub(crate) type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 pub(crate) type Decoded<T> = Result<T, minicbor::decode::Error>;
@@ -77,6 +78,10 @@ impl Entry {
                 e.array(8)?.u64(IMPORTED)?.str(&i.realm)?.str(&i.issuer)?.str(&i.kid)?;
                 e.str(&i.jwk)?.u64(i.at)?.u64(i.until)?.bool(i.in_discovery)?;
             }
+            Entry::AuditSegment(a) => {
+                e.array(7)?.u64(AUDIT_SEGMENT)?.bytes(&a.log)?.u64(a.number)?.u64(a.first)?;
+                e.u64(a.records)?.u64(a.hour)?.bytes(&a.digest)?;
+            }
         }
         Ok(())
     }
@@ -93,6 +98,7 @@ impl Entry {
             COMPROMISE => (4, read_compromise(d).map(Entry::Compromise)),
             NARROWING => (3, read_narrowing(d).map(Entry::Narrowing)),
             IMPORTED => (8, read_imported(d).map(Entry::Imported)),
+            AUDIT_SEGMENT => (7, read_audit_segment(d).map(Entry::AuditSegment)),
             other => return Err(Error::UnknownKind(other)),
         };
         if length != expected {
@@ -198,6 +204,18 @@ fn read_imported(d: &mut Decoder<'_>) -> Decoded<Imported> {
         at: d.u64()?,
         until: d.u64()?,
         in_discovery: d.bool()?,
+    })
+}
+
+fn read_audit_segment(d: &mut Decoder<'_>) -> Decoded<AuditSegment> {
+    let id = |_| minicbor::decode::Error::message("log id is not 16 bytes");
+    Ok(AuditSegment {
+        log: d.bytes()?.try_into().map_err(id)?,
+        number: d.u64()?,
+        first: d.u64()?,
+        records: d.u64()?,
+        hour: d.u64()?,
+        digest: digest(d)?,
     })
 }
 

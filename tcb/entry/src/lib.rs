@@ -42,6 +42,8 @@ pub enum Entry {
     Narrowing(Narrowing),
     /// Somebody else's public key that a realm's key set lists for a while.
     Imported(Imported),
+    /// The service's word, not the signer's: which audit records a stored segment holds.
+    AuditSegment(AuditSegment),
 }
 
 /// The first entry: which software, policy and evidence stand behind this log.
@@ -195,6 +197,24 @@ pub struct Imported {
     pub until: u64,
     /// Whether the key set that everybody reads lists it, or only the cluster's own verifier.
     pub in_discovery: bool,
+}
+
+/// What the service says it stored of its audit. The signer does not see records or segments; it
+/// only logs the statement, so that what was stated can neither be changed nor left out later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSegment {
+    /// Id of the log whose decisions the records are about: this one, or a dead signer's.
+    pub log: [u8; 16],
+    /// Number of the segment in that log, from 0.
+    pub number: u64,
+    /// Number of its first record in that log, from 0.
+    pub first: u64,
+    /// How many records.
+    pub records: u64,
+    /// Hour since 1970 in which all of them were made.
+    pub hour: u64,
+    /// SHA-256 of the segment as it is stored.
+    pub digest: [u8; 32],
 }
 
 /// Why bytes are not an entry, or a value cannot become one.

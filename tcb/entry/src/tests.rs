@@ -71,6 +71,16 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 Entry::Imported(Imported { realm, issuer, kid, jwk, at, until, in_discovery })
             }
         ),
+        (any::<[u8; 16]>(), any::<[u64; 4]>(), digest()).prop_map(
+            |(log, [number, first, records, hour], digest)| Entry::AuditSegment(AuditSegment {
+                log,
+                number,
+                first,
+                records,
+                hour,
+                digest
+            })
+        ),
     ]
 }
 

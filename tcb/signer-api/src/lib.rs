@@ -36,8 +36,12 @@ pub const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 /// more than 2 s after its key's window is void.
 pub const MAX_TOKENS_PER_FRAME: usize = 1_024;
 
-/// The longest opaque context of a request, in bytes: a request id or a record key.
-pub const MAX_CONTEXT_BYTES: usize = 64;
+/// The longest opaque context of a request, in bytes: what the service needs for the audit record
+/// when it was restarted meanwhile (realm, request id, source, user agent).
+pub const MAX_CONTEXT_BYTES: usize = 256;
+
+/// The most audit segments in one `Prepare`: the service states one at a time.
+pub const MAX_AUDIT_SEGMENTS: usize = 4;
 
 /// The most batches that may be prepared and not yet committed.
 pub const MAX_OPEN_BATCHES: usize = 2;

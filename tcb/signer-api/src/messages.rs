@@ -203,6 +203,33 @@ pub struct Prepare {
     /// The requests; none is allowed, and collects the entries that the signer made itself.
     #[n(0)]
     pub requests: Vec<IssueRequest>,
+    /// What the service stored of its audit since: logged as the service's word, at most
+    /// [`crate::MAX_AUDIT_SEGMENTS`].
+    #[cbor(n(1), default)]
+    pub audit: Vec<AuditSegment>,
+}
+
+/// The service's word about one audit segment; its fields are those of the log's entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AuditSegment {
+    /// Id of the log that the records are about.
+    #[n(0)]
+    pub log: ByteArray<16>,
+    /// Number of the segment in that log.
+    #[n(1)]
+    pub number: u64,
+    /// Number of its first record in that log.
+    #[n(2)]
+    pub first: u64,
+    /// How many records.
+    #[n(3)]
+    pub records: u64,
+    /// Hour since 1970 in which they were made.
+    #[n(4)]
+    pub hour: u64,
+    /// SHA-256 of the segment as it is stored.
+    #[n(5)]
+    pub digest: ByteArray<32>,
 }
 
 /// One request.

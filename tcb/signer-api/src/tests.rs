@@ -7,12 +7,17 @@ fn hello() -> Request {
     Request::Hello(Hello { versions: vec![1], software: "test".into() })
 }
 
+fn audit_segment() -> AuditSegment {
+    let (log, digest) = (ByteArray::from([1; 16]), ByteArray::from([2; 32]));
+    AuditSegment { log, number: 3, first: 4, records: 5, hour: 6, digest }
+}
+
 fn every_request() -> Vec<Request> {
     vec![
         hello(),
         Request::Start(Start { policy: vec![1].into(), predecessor: None, compromised: vec![] }),
         Request::Resume(Resume { size: 0, root: ByteArray::from([0; 32]) }),
-        Request::Prepare(Prepare { requests: vec![] }),
+        Request::Prepare(Prepare { requests: vec![], audit: vec![audit_segment()] }),
         Request::Commit(Commit { batch: 1 }),
         Request::LoadPolicy(LoadPolicy { policy: vec![].into() }),
         Request::Rotate(Rotate { realm: "r".into() }),

@@ -6,10 +6,10 @@ use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReaso
 use chancery_policy::Policy;
 use chancery_policy::replay::{ClientMemory, ProofId};
 use chancery_signer_api::{
-    Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello, LoadPolicy,
-    MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare,
-    Prepared, Protection, Request, Response, Resume, Resumed, Rotate, Rotating, Start, Status,
-    Welcome, Witnessed,
+    AuditSegment, Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello,
+    LoadPolicy, MAX_AUDIT_SEGMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Notice,
+    PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared, Protection, Request, Response,
+    Resume, Resumed, Rotate, Rotating, Start, Status, Welcome, Witnessed,
 };
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, LogId, empty_root};
@@ -388,8 +388,15 @@ impl<C: Clock> Signer<C> {
             let detail = format!("more than `{MAX_TOKENS_PER_FRAME}` requests in a frame");
             return Err(fault(FaultCode::Malformed, detail));
         }
+        if prepare.audit.len() > MAX_AUDIT_SEGMENTS {
+            let detail = format!("more than `{MAX_AUDIT_SEGMENTS}` audit segments in a frame");
+            return Err(fault(FaultCode::Malformed, detail));
+        }
         // The sweep and `iat` share one reading, so that no key is destroyed in between.
         self.tick_at(now).map_err(internal)?;
+        for segment in prepare.audit {
+            self.log.append(&audit_entry(&segment)).map_err(internal)?;
+        }
         let next_policy = self.next_policy.take();
         if let Some(policy) = &next_policy {
             self.append_policy(policy).map_err(internal)?;
@@ -589,6 +596,18 @@ fn witnessing(policy: &Policy) -> Result<Option<Witnessing>, Fault> {
     let parsed = chancery_policy::witnessed::parse(text);
     let parsed = parsed.map_err(|e| fault(FaultCode::Policy, e.to_string()))?;
     Ok(Some(Witnessing::new(parsed, text.to_owned())))
+}
+
+/// The service's word, in an entry kind that nothing else has.
+fn audit_entry(segment: &AuditSegment) -> Entry {
+    Entry::AuditSegment(chancery_entry::AuditSegment {
+        log: *segment.log,
+        number: segment.number,
+        first: segment.first,
+        records: segment.records,
+        hour: segment.hour,
+        digest: *segment.digest,
+    })
 }
 
 /// The predecessor's checkpoint goes into genesis only after this signer verified it.

@@ -50,7 +50,7 @@ fn no_more_than_two_batches_are_open_and_a_refused_prepare_changes_nothing() {
     host.prepare(Vec::new());
     host.prepare(Vec::new());
     let request = host.assertion();
-    let third = Request::Prepare(Prepare { requests: vec![request.clone()] });
+    let third = Request::Prepare(Prepare { requests: vec![request.clone()], audit: vec![] });
     for _ in 0..3 {
         assert_eq!(host.fault(third.clone()), FaultCode::TooManyOpen);
     }
@@ -66,7 +66,10 @@ fn too_many_requests_in_a_frame_are_refused_whole() {
     let mut host = Host::started();
     let request = host.assertion();
     let requests = vec![request.clone(); MAX_TOKENS_PER_FRAME + 1];
-    assert_eq!(host.fault(Request::Prepare(Prepare { requests })), FaultCode::Malformed);
+    assert_eq!(
+        host.fault(Request::Prepare(Prepare { requests, audit: vec![] })),
+        FaultCode::Malformed
+    );
     assert_eq!(code(&host.prepare(vec![request])), "granted");
 }
 
@@ -77,7 +80,7 @@ fn every_message_out_of_its_phase_is_refused() {
             Request::Hello(Hello { versions: vec![PROTOCOL_VERSION], software: "x".into() }),
             host.start_request(),
             Request::Resume(Resume { size: 0, root: empty_root().0.into() }),
-            Request::Prepare(Prepare { requests: Vec::new() }),
+            Request::Prepare(Prepare { requests: Vec::new(), audit: vec![] }),
             commit_of(1),
             Request::LoadPolicy(LoadPolicy { policy: b"{}".to_vec().into() }),
             Request::Rotate(Rotate { realm: "consumers".into() }),
@@ -247,7 +250,7 @@ fn storage_that_was_rolled_back_or_rewritten_is_found_out() {
         host.hello();
         let resume = host.resume_request();
         assert_eq!(host.fault(resume), FaultCode::StorageLost);
-        let prepare = Request::Prepare(Prepare { requests: Vec::new() });
+        let prepare = Request::Prepare(Prepare { requests: Vec::new(), audit: vec![] });
         assert_eq!(host.fault(prepare), FaultCode::Phase, "nothing is signed on top of it");
     }
     host.log = whole;
@@ -347,7 +350,9 @@ fn a_signature_comes_at_most_two_seconds_after_its_window() {
         let wait = first_end - 1 - host.now_s();
         host.pass_ms(wait * 1_000);
         let request = host.assertion();
-        let answer = host.signer.handle(Request::Prepare(Prepare { requests: vec![request] }));
+        let answer = host
+            .signer
+            .handle(Request::Prepare(Prepare { requests: vec![request], audit: vec![] }));
         let Response::Prepared(prepared) = answer else { panic!() };
         let index = granted(&prepared)[0].index;
         host.open.push(prepared);

@@ -137,7 +137,7 @@ fn an_announcement_that_is_not_committed_never_signs() {
     host.prepare(Vec::new());
     host.pass_ms(400_000);
     host.prepare(vec![]);
-    let request = Request::Prepare(Prepare { requests: vec![host.assertion()] });
+    let request = Request::Prepare(Prepare { requests: vec![host.assertion()], audit: vec![] });
     assert_eq!(host.fault(request), FaultCode::TooManyOpen);
     host.commit();
     host.commit();

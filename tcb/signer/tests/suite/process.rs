@@ -149,7 +149,7 @@ impl Peer {
     }
 
     fn prepare(&mut self, requests: Vec<IssueRequest>) -> Prepared {
-        self.prepared(&Request::Prepare(Prepare { requests }))
+        self.prepared(&Request::Prepare(Prepare { requests, audit: vec![] }))
     }
 
     fn commit(&mut self, batch: u64) -> Committed {

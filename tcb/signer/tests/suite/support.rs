@@ -249,7 +249,7 @@ impl Host {
     }
 
     pub fn prepare(&mut self, requests: Vec<IssueRequest>) -> Prepared {
-        let prepared = self.prepared(Request::Prepare(Prepare { requests }));
+        let prepared = self.prepared(Request::Prepare(Prepare { requests, audit: vec![] }));
         self.open.push(prepared.clone());
         prepared
     }
