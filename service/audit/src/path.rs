@@ -23,6 +23,9 @@ pub struct SegmentName {
     pub log: String,
     /// Number of the segment in its log, from 0.
     pub number: u64,
+    /// Whether it is a run of sections as they were, and no Parquet file: whoever stored it had no key
+    /// to open them.
+    pub is_sealed: bool,
 }
 
 impl SegmentName {
@@ -35,7 +38,8 @@ impl SegmentName {
     /// The object's path in the store.
     #[must_use]
     pub fn object(&self) -> String {
-        format!("audit/{}/{}-{}.parquet", self.folder(), self.log, self.number)
+        let kind = if self.is_sealed { "sealed" } else { "parquet" };
+        format!("audit/{}/{}-{}.{kind}", self.folder(), self.log, self.number)
     }
 
     /// Reads an object's path; `None` for anything that [`SegmentName::object`] does not make.
@@ -44,12 +48,14 @@ impl SegmentName {
         let mut parts = object.split('/');
         let (audit, date, hour, file) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let (log, number) = file.strip_suffix(".parquet")?.split_at_checked(22)?;
+        let is_sealed = file.ends_with(".sealed");
+        let name = file.strip_suffix(if is_sealed { ".sealed" } else { ".parquet" })?;
+        let (log, number) = name.split_at_checked(22)?;
         let number = number.strip_prefix('-')?.parse().ok()?;
         let hour = day_of(date.strip_prefix("date=")?)?
             .checked_mul(DAY_HOURS)?
             .checked_add(hour.strip_prefix("hour=")?.parse().ok()?)?;
-        let name = Self { hour, log: log.to_owned(), number };
+        let name = Self { hour, log: log.to_owned(), number, is_sealed };
         let whole = audit == "audit" && parts.next().is_none();
         (whole && name.object() == object).then_some(name)
     }
@@ -140,7 +146,12 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_design() {
-        let name = SegmentName { hour: hour_of(1_795_460_000_000), log: "x".repeat(22), number: 7 };
+        let name = SegmentName {
+            hour: hour_of(1_795_460_000_000),
+            log: "x".repeat(22),
+            number: 7,
+            is_sealed: false,
+        };
         let object = format!("audit/date=2026-11-23/hour=18/{}-7.parquet", "x".repeat(22));
         assert_eq!(name.object(), object);
         assert_eq!(SegmentName::parse(&object), Some(name));
@@ -185,7 +196,7 @@ mod tests {
         #[test]
         fn every_time_has_one_name_and_one_text(ms in 0_u64..253_402_300_800_000) {
             prop_assert_eq!(parse_time(&rfc3339(ms)), Some(ms));
-            let name = SegmentName { hour: hour_of(ms), log: "y".repeat(22), number: ms };
+            let name = SegmentName { hour: hour_of(ms), log: "y".repeat(22), number: ms, is_sealed: ms % 2 == 0 };
             prop_assert_eq!(SegmentName::parse(&name.object()), Some(name));
         }
 

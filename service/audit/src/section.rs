@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! section    format (1 byte: 1), log id (16), number of the first record (8), number of records (4),
-//!            the wrapped data key, nonce (12), records sealed with AES-256-GCM
+//!            hour since 1970 of the records (8), the wrapped data key, nonce (12), records sealed with AES-256-GCM
 //! records    CBOR: one array of records, deterministic as the log's entries are
 //! ```
 //!
@@ -14,7 +14,7 @@ use std::fmt;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::keys::{DataKey, Identity, Recipient, wrapped_bytes};
-use crate::{Error, Record};
+use crate::{Error, Record, hour_of};
 
 /// The most records of one section: two for each token that a frame may ask for.
 pub const MAX_SECTION_RECORDS: usize = 4_096;
@@ -22,7 +22,7 @@ pub const MAX_SECTION_RECORDS: usize = 4_096;
 pub const MAX_SECTION_BYTES: usize = 8 * 1024 * 1024;
 
 const FORMAT: u8 = 1;
-const HEAD_BYTES: usize = 1 + 16 + 8 + 4;
+const HEAD_BYTES: usize = 1 + 16 + 8 + 4 + 8;
 /// Bytes of a nonce that count; the others are random for each key.
 const COUNTER_BYTES: usize = 8;
 
@@ -46,6 +46,8 @@ pub struct SealedSection<'a> {
     pub first: u64,
     /// How many records it holds.
     pub count: u32,
+    /// Hour since 1970 in which they were made.
+    pub hour: u64,
     bytes: &'a [u8],
     wrapped: &'a [u8],
     nonce: &'a [u8; NONCE_LEN],
@@ -103,6 +105,8 @@ impl SectionSealer {
         out.extend_from_slice(&section.log);
         out.extend_from_slice(&section.first.to_be_bytes());
         out.extend_from_slice(&u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes());
+        let hour = section.records.first().map_or(0, |record| hour_of(record.time_ms));
+        out.extend_from_slice(&hour.to_be_bytes());
         out.extend_from_slice(self.data_key.wrapped());
         let clear = out.len();
         // One number, one nonce: the key was made for this run and lives nowhere else.
@@ -144,15 +148,17 @@ impl<'a> SealedSection<'a> {
         let (head, rest) = bytes.split_first_chunk::<HEAD_BYTES>()?;
         let (format, head) = head.split_first()?;
         let (log, head) = head.split_first_chunk::<16>()?;
-        let (first, count) = head.split_first_chunk::<8>()?;
+        let (first, head) = head.split_first_chunk::<8>()?;
+        let (count, hour) = head.split_first_chunk::<4>()?;
+        let hour = u64::from_be_bytes(*hour.first_chunk()?);
         let first = u64::from_be_bytes(*first);
-        let count = u32::from_be_bytes(*count.first_chunk()?);
+        let count = u32::from_be_bytes(*count);
         let within = (1..=MAX_SECTION_RECORDS).contains(&usize::try_from(count).ok()?);
         first.checked_add(u64::from(count))?;
         let (wrapped, rest) = rest.split_at_checked(wrapped_bytes(*rest.first()?))?;
         let (nonce, sealed) = rest.split_first_chunk()?;
         let known = *format == FORMAT && within;
-        known.then_some(Self { log: *log, first, count, bytes, wrapped, nonce, sealed })
+        known.then_some(Self { log: *log, first, count, hour, bytes, wrapped, nonce, sealed })
     }
 
     /// The number behind the last record's.

@@ -34,7 +34,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 
 use crate::keys::{DataKey, Identity, Recipient};
-use crate::{Error, Record, SegmentName, hour_of};
+use crate::{Error, Record, SealedSection, SegmentName, hour_of};
 
 /// The most records of a segment, which is one row group then: small enough to be built in half a
 /// second and half a hundred megabytes, large enough to compress well and to be skipped whole.
@@ -42,6 +42,8 @@ pub const MAX_ROWS: usize = 131_072;
 
 /// The key of the file's metadata that says which records it holds.
 const RANGE_KEY: &str = "chancery.segment";
+/// How a sealed segment begins.
+const SEALED_MAGIC: &[u8] = b"chancery sealed audit 1\n";
 /// False positives of Bloom filters: three of a hundred segments are read in vain, for a byte a row.
 const BLOOM_FPP: f64 = 0.03;
 /// Larger dictionaries cost more than they save.
@@ -100,7 +102,7 @@ impl Range {
     }
 
     fn to_text(&self) -> String {
-        let SegmentName { hour, log, number } = &self.name;
+        let SegmentName { hour, log, number, .. } = &self.name;
         format!("1 {log} {number} {hour} {} {}", self.first, self.records)
     }
 
@@ -111,6 +113,7 @@ impl Range {
             hour: hour.parse().ok()?,
             log: (*log).into(),
             number: number.parse().ok()?,
+            is_sealed: false,
         };
         let range = Self { name, first: first.parse().ok()?, records: records.parse().ok()? };
         (range.to_text() == text).then_some(range)
@@ -137,7 +140,7 @@ pub fn write(
         return Err(Error::malformed("segment", "its records are not of one hour, in order"));
     }
     let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-    let name = SegmentName { hour, log: b64::encode(log), number };
+    let name = SegmentName { hour, log: b64::encode(log), number, is_sealed: false };
     let range = Range { name, first, records: count };
     let key = DataKey::generate(recipients)?;
     let encryption = FileEncryptionProperties::builder(key.bytes().to_vec())
@@ -337,6 +340,44 @@ impl Columns {
 pub(crate) fn join(audiences: &[String]) -> String {
     let quoted: Vec<_> = audiences.iter().map(|a| a.replace(' ', "%20")).collect();
     quoted.join(" ")
+}
+
+/// A segment of sections as they are, for whoever has no key to open them: each with its length.
+#[must_use]
+pub fn seal(sections: &[&[u8]]) -> Bytes {
+    let mut out = SEALED_MAGIC.to_vec();
+    for section in sections {
+        out.extend_from_slice(&u32::try_from(section.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(section);
+    }
+    out.into()
+}
+
+/// The sections of a sealed segment: one log's, in order, without a gap.
+///
+/// # Errors
+/// [`Error::Malformed`].
+pub fn unseal(bytes: &[u8]) -> Result<Vec<&[u8]>, Error> {
+    let wrong = |why: &str| Error::malformed("sealed segment", why);
+    let mut rest = bytes.strip_prefix(SEALED_MAGIC).ok_or_else(|| wrong("it is none"))?;
+    let mut sections = Vec::new();
+    let mut end: Option<([u8; 16], u64)> = None;
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let (section, tail) =
+            tail.split_at_checked(length).ok_or_else(|| wrong("it is cut off"))?;
+        let read = SealedSection::read(section)?;
+        if end.is_some_and(|end| end != (read.log, read.first)) {
+            return Err(wrong("its sections do not follow each other"));
+        }
+        end = Some((read.log, read.end()));
+        sections.push(section);
+        rest = tail;
+    }
+    if rest.is_empty() && !sections.is_empty() {
+        return Ok(sections);
+    }
+    Err(wrong("it is cut off"))
 }
 
 /// Where a segment's bytes are.

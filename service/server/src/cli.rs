@@ -2,6 +2,7 @@
 //! success, 1 a "no" as an answer, 2 a failure to find out.
 
 mod attest;
+mod audit;
 mod authz;
 mod bench;
 mod client;
@@ -53,6 +54,9 @@ enum Command {
     Log(LogCommand),
     /// Follow a deployment as a stranger: its logs and key sets; exit 1 on a violation
     Monitor(monitor::MonitorArgs),
+    /// Ask the audit who got which token, and check that nothing of it is missing
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Look at evidence of confidential hardware, and judge it
     #[command(subcommand)]
     Attest(attest::AttestCommand),
@@ -135,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Prove(args) => prove::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
         Command::Monitor(args) => monitor::run(&args),
+        Command::Audit(command) => audit::run(&command),
         Command::Attest(command) => attest::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Config(ConfigCommand::Check { file, json }) => check_config(&file, json),

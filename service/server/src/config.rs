@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use chancery_audit::keys::{MAX_RECIPIENTS, Recipient};
 use chancery_policy::document::{ClientDocument, GrantDocument};
 use chancery_policy::{PolicyDocument, RealmDocument, Schedule};
 use chancery_token::Algorithm;
@@ -68,6 +69,9 @@ pub struct Config {
     /// The directory log, which names all signers' logs.
     #[serde(default)]
     pub directory: DirectorySettings,
+    /// The audit of every decision.
+    #[serde(default)]
+    pub audit: AuditSettings,
     /// How the log of the service itself looks.
     #[serde(default)]
     pub logging: Logging,
@@ -150,6 +154,37 @@ impl Storage {
                 Err(ConfigError::Value("storage.endpoint means nothing without storage.url".into()))
             }
         }
+    }
+}
+
+/// The audit of every decision.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    /// Records are in the write-ahead log at most for so long before they become a segment.
+    pub flush_every_s: u64,
+    /// Who can read what is written from now on, besides the key in the data folder.
+    pub recipients: Vec<String>,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { flush_every_s: 300, recipients: Vec::new() }
+    }
+}
+
+impl AuditSettings {
+    /// The recipients.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`].
+    pub fn recipients(&self) -> Result<Vec<Recipient>, ConfigError> {
+        let wrong = |e: chancery_audit::Error| ConfigError::Value(format!("audit.recipients: {e}"));
+        if self.recipients.len() >= MAX_RECIPIENTS {
+            let why = format!("audit.recipients: at most {} of them", MAX_RECIPIENTS - 1);
+            return Err(ConfigError::Value(why));
+        }
+        self.recipients.iter().map(|text| Recipient::parse(text).map_err(wrong)).collect()
     }
 }
 
@@ -271,6 +306,10 @@ impl Config {
         if self.unverified_per_s == 0 {
             return Err(ConfigError::Value("unverified_per_s must be at least 1".into()));
         }
+        if !(1..=3_600).contains(&self.audit.flush_every_s) {
+            return Err(ConfigError::Value("audit.flush_every_s must be within 1 to 3600".into()));
+        }
+        self.audit.recipients()?;
         self.storage.location(Path::new(""))?;
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.check(&self.realms).map_err(ConfigError::Value)?;
@@ -421,6 +460,7 @@ impl Config {
             witness_groups: Vec::new(),
             witnessed: None,
             directory: DirectorySettings::default(),
+            audit: AuditSettings::default(),
             logging: Logging::default(),
             kubernetes: None,
             realms,

@@ -139,17 +139,39 @@ async fn converse(
     service: &Service,
     config_file: Option<&Path>,
 ) -> std::io::Result<()> {
+    let operator = stream.peer_cred().map_or_else(|_| "?".into(), |c| format!("uid:{}", c.uid()));
     let (reader, mut writer) = stream.split();
     let mut line = Vec::new();
     tokio::io::BufReader::new(reader.take(MAX_LINE_BYTES)).read_until(b'\n', &mut line).await?;
     let answer = match serde_json::from_slice(&line) {
-        Ok(command) => execute(command, service, config_file).await,
+        Ok(command) => {
+            let change = change(&command);
+            let answer = execute(command, service, config_file).await;
+            if let (Ok(_), Some((code, realm, detail))) = (&answer, change) {
+                service.audit.note_change(code, &realm, detail, operator);
+            }
+            answer
+        }
         Err(e) => Err(format!("not a command: {e}")),
     };
     let answer = answer.unwrap_or_else(|error| json!({"error": error}));
     let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
     bytes.push(b'\n');
     writer.write_all(&bytes).await
+}
+
+/// What a command changes, for the audit: code, realm, details.
+fn change(command: &Command) -> Option<(&'static str, String, String)> {
+    match command {
+        Command::Info | Command::Keys => None,
+        Command::Rotate { realm } => Some(("rotate", realm.clone(), String::new())),
+        Command::Compromise { kid, reason, include_retired } => {
+            let which = if *include_retired { " and retired ones" } else { "" };
+            Some(("compromise", String::new(), format!("key `{kid}`{which}: {reason}")))
+        }
+        Command::Reload => Some(("reload", String::new(), String::new())),
+        Command::EndSigner => Some(("end_signer", String::new(), String::new())),
+    }
 }
 
 async fn execute(

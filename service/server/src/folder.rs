@@ -101,6 +101,12 @@ impl Paths {
         self.0.join("logs.seen")
     }
 
+    /// The key that opens the audit.
+    #[must_use]
+    pub fn audit_key(&self) -> PathBuf {
+        self.0.join("audit.key")
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

@@ -23,8 +23,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chancery_signer_api::{
-    Commit, Committed, Decision, IssueRequest, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Outcome,
-    Prepare, Prepared, Request, Response,
+    AuditSegment, Commit, Committed, Decision, GrantedToken, IssueRequest, MAX_OPEN_BATCHES,
+    MAX_TOKENS_PER_FRAME, Outcome, Prepare, Prepared, Request, Response,
 };
 use tokio::sync::oneshot;
 
@@ -103,6 +103,8 @@ struct Queue {
     /// Under `release = "witnessed"`: durable, and not yet to be committed.
     held: held::Held,
     calls: VecDeque<(Request, oneshot::Sender<Response>)>,
+    /// What is to be logged of the audit with the next frame.
+    audit: Vec<AuditSegment>,
     jobs: VecDeque<Job>,
     job_bytes: usize,
     /// Frames sent and not yet committed.
@@ -227,6 +229,12 @@ impl Issuer {
         }
     }
 
+    /// Has audit segments logged with the next frame, which goes within a second; those that were
+    /// named before and did not go yet are named again later.
+    pub fn state_audit(&self, segments: Vec<AuditSegment>) {
+        lock(&self.queue).audit = segments;
+    }
+
     /// Whether a signer is connected and nothing is in trouble.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -298,7 +306,9 @@ impl Issuer {
                     outgoing.encode(&request)?;
                     Expected::Call(reply)
                 }
-                Step::Frame(jobs) => Expected::Prepared(encode_frame(jobs, &mut outgoing)?),
+                Step::Frame(jobs, audit) => {
+                    Expected::Prepared(encode_frame(jobs, audit, &mut outgoing)?)
+                }
             };
             // One writer: what is expected stands in the order of what is written.
             lock(expected).push_back(expect);
@@ -329,7 +339,8 @@ impl Issuer {
                 *last_frame = Instant::now();
                 queue.in_flight = queue.in_flight.saturating_add(1);
                 queue.preparing = true;
-                return Some(Step::Frame(queue.take_frame()));
+                let audit = std::mem::take(&mut queue.audit);
+                return Some(Step::Frame(queue.take_frame(), audit));
             }
             if queue.stopping && queue.in_flight == 0 && queue.jobs.is_empty() {
                 return None;
@@ -405,8 +416,11 @@ impl Issuer {
         let mut again = Vec::new();
         let mut replies = Vec::with_capacity(batch.jobs.len());
         for (job, decision) in batch.jobs.into_iter().zip(batch.decisions) {
+            let context = decision.context;
+            let voided = |granted: &GrantedToken| journal.audit.note_voided(granted, &context);
+            let outcomes = decision.outcomes.into_iter();
             let verdicts: Vec<Verdict> =
-                decision.outcomes.into_iter().map(|o| verdict(o, &mut tokens)).collect();
+                outcomes.map(|o| verdict(o, &mut tokens, voided)).collect();
             if is_deferred(&verdicts) {
                 again.push(job);
                 continue;
@@ -473,7 +487,7 @@ impl Issuer {
 enum Step {
     Commit(u64, Batch),
     Call(Request, oneshot::Sender<Response>),
-    Frame(Vec<Job>),
+    Frame(Vec<Job>, Vec<AuditSegment>),
 }
 
 impl Queue {
@@ -509,12 +523,16 @@ fn size_after(prepared: &Prepared) -> u64 {
 }
 
 /// The requests go into the frame and back to their jobs: a full frame may return them.
-fn encode_frame(jobs: Vec<Job>, outgoing: &mut Outgoing) -> Result<Vec<Job>, LinkError> {
+fn encode_frame(
+    jobs: Vec<Job>,
+    audit: Vec<AuditSegment>,
+    outgoing: &mut Outgoing,
+) -> Result<Vec<Job>, LinkError> {
     let (requests, rest): (Vec<_>, Vec<_>) =
         jobs.into_iter().map(|job| (job.request, (job.bytes, job.reply))).unzip();
-    let request = Request::Prepare(Prepare { requests });
+    let request = Request::Prepare(Prepare { requests, audit });
     outgoing.encode(&request)?;
-    let Request::Prepare(Prepare { requests }) = request else { return Ok(Vec::new()) };
+    let Request::Prepare(Prepare { requests, .. }) = request else { return Ok(Vec::new()) };
     let jobs = requests.into_iter().zip(rest);
     Ok(jobs.map(|(request, (bytes, reply))| Job { request, bytes, reply }).collect())
 }
@@ -536,7 +554,11 @@ fn request_bytes(request: &IssueRequest) -> usize {
     proof.saturating_add(fixed)
 }
 
-fn verdict(outcome: Outcome, tokens: &mut impl Iterator<Item = Option<String>>) -> Verdict {
+fn verdict(
+    outcome: Outcome,
+    tokens: &mut impl Iterator<Item = Option<String>>,
+    voided: impl Fn(&GrantedToken),
+) -> Verdict {
     match outcome {
         Outcome::Refused { code, detail } => Verdict::Refused { code, detail },
         Outcome::Granted(granted) => match tokens.next().flatten() {
@@ -547,10 +569,11 @@ fn verdict(outcome: Outcome, tokens: &mut impl Iterator<Item = Option<String>>) 
                 index: granted.index,
                 jti: granted.jti,
             }),
-            None => Verdict::Refused {
-                code: "voided".into(),
-                detail: "the signature came too late or its key is gone; ask again".into(),
-            },
+            None => {
+                voided(&granted);
+                let detail = "the signature came too late or its key is gone; ask again".into();
+                Verdict::Refused { code: "voided".into(), detail }
+            }
         },
     }
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_entry::{Announcement, Entry, Genesis, PolicyVersion};
 use chancery_token::{PublicKey, json, jwks};
+use serde::{Deserialize, Serialize};
 
 pub use summary::{Summary, SummaryKey};
 
@@ -26,6 +27,25 @@ pub struct Ledger {
     pub compromised: BTreeSet<Kid>,
     /// The latest policy version and its digest.
     pub policy: Option<PolicyVersion>,
+    /// For each log, this one or others, how far its audit is in stored segments.
+    pub audited: BTreeMap<[u8; 16], Audited>,
+}
+
+/// How far a log's audit is in segments whose digests are logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audited {
+    /// The next segment's number.
+    pub segments: u64,
+    /// The next record's number.
+    pub records: u64,
+}
+
+impl Audited {
+    /// The farther of two.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        if self.records >= other.records { self } else { other }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +88,14 @@ impl Ledger {
             }
             Entry::Genesis(genesis) => self.genesis = Some(genesis),
             Entry::Policy(policy) => self.policy = Some(policy),
+            Entry::AuditSegment(segment) => {
+                let known = self.audited.entry(segment.log).or_default();
+                let stated = Audited {
+                    segments: segment.number.saturating_add(1),
+                    records: segment.first.saturating_add(segment.records),
+                };
+                *known = known.max(stated);
+            }
             // An imported key signs nothing here: no log's end changes what it is listed for.
             Entry::Void(_) | Entry::Imported(_) => {}
         }

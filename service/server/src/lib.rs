@@ -4,6 +4,7 @@
 //! The page to open first is [`issue`]: the life of a token. [`service`] puts the parts together;
 //! [`logs`] says in which order things become durable.
 
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod control;

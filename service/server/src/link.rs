@@ -54,6 +54,9 @@ pub enum LinkError {
     /// The write-ahead log failed for good.
     #[error("write-ahead log: {0}")]
     Wal(#[from] WalError),
+    /// Audit records cannot be made.
+    #[error("audit: {0}")]
+    Audit(#[from] crate::audit::AuditError),
     /// The log cannot be continued.
     #[error(transparent)]
     Log(#[from] LogError),

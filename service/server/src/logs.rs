@@ -45,7 +45,7 @@ use chancery_tlog::{
 };
 
 use self::publish::Published;
-use crate::ledger::{Ledger, SummaryKey};
+use crate::ledger::{Audited, Ledger, SummaryKey};
 use crate::store::{Store, StoreError};
 
 pub use batch::Batch;
@@ -288,6 +288,18 @@ impl Log {
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         read(&self.tail).ledger.clone()
+    }
+
+    /// How far the audit of a log, this one or another, is in segments that this log names.
+    #[must_use]
+    pub fn audited(&self, log: &[u8; 16]) -> Audited {
+        read(&self.tail).ledger.audited.get(log).copied().unwrap_or_default()
+    }
+
+    /// The store that it is published to.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// The signer's part of the key set.
@@ -562,6 +574,18 @@ impl Extension {
         self.tiles.iter().map(|(id, tile)| (id.path(), Bytes::copy_from_slice(tile)))
     }
 
+    /// Size of the log with it.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.builder.size()
+    }
+
+    /// Bytes of its new entries.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bundled().map(<[u8]>::len).fold(0, usize::saturating_add)
+    }
+
     /// Its new entries, as in a bundle.
     fn bundled(&self) -> impl Iterator<Item = &[u8]> {
         self.entries.iter().map(|(_, bundled)| bundled.as_slice())
@@ -746,6 +770,13 @@ impl Logs {
             }
             other => other,
         }
+    }
+
+    /// How far the audit of a log is in segments that any log names.
+    #[must_use]
+    pub fn audited(&self, log: &[u8; 16]) -> Audited {
+        let logs = self.all_open();
+        logs.iter().map(|l| l.audited(log)).fold(Audited::default(), Audited::max)
     }
 
     /// Every open log whose ledger is known: the living signer's and those whose keys still count.

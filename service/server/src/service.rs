@@ -17,6 +17,7 @@ use chancery_signer_api::{FaultCode, LoadPolicy, Request, Response, Welcome};
 use chancery_tlog::LogId;
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{self, Audit, AuditError, Place};
 use crate::config::{Config, ConfigError, Release};
 use crate::digests::Digests;
 use crate::directory::{Directory, DirectoryError};
@@ -33,7 +34,7 @@ use crate::overdue::OverdueKeys;
 use crate::policies::{self, PolicyError, Version};
 use crate::signer_process::StartError;
 use crate::store::{Store, StoreError};
-use crate::wal::{Record, RecordKind, Wal, WalError};
+use crate::wal::{Record, Wal, WalError};
 use crate::witnesses::Witnesses;
 
 use self::attach::Closing;
@@ -76,10 +77,13 @@ pub enum ServiceError {
         /// What is wrong.
         why: String,
     },
+    /// The audit cannot be kept.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The policy cannot be settled.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// The witnesses' configuration is wrong.
+    /// The configuration of the audit or of witnesses is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// No signer can be started.
@@ -185,6 +189,8 @@ pub struct Service {
     pub issuer: Issuer,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Every decision.
+    pub audit: Arc<Audit>,
     progress: Arc<Progress>,
     policy: Mutex<Version>,
     signers: Mutex<BTreeMap<String, SignerInfo>>,
@@ -215,8 +221,8 @@ impl Service {
     ) -> Result<(Arc<Self>, Wal), ServiceError> {
         let (mut wal, records) = Wal::open(&paths.wal(), config.wal_segment_mib << 20)?;
         let logs = Logs::with_summaries(store.clone(), summary_key(&paths));
+        let audit = Audit::open(&paths.audit_key(), &config.audit.recipients()?)?;
         recover(&logs, &store, &records).await?;
-        wal.release(wal.last_sequence());
         let directory = open_directory(&config, &store, &paths).await?;
         config.witnessed = witnessing::policy(&config, directory.as_ref())?;
         let seen = Seen::new(paths.logs_seen());
@@ -247,6 +253,7 @@ impl Service {
             shown: Mutex::default(),
             shown_trouble: Mutex::default(),
             metrics,
+            audit: Arc::new(audit),
             progress: Arc::default(),
             policy: Mutex::new(version),
             signers: Mutex::default(),
@@ -259,10 +266,27 @@ impl Service {
         service.progress.applied.store(wal.last_sequence(), Ordering::Release);
         service.progress.published.store(wal.last_sequence(), Ordering::Release);
         service.open_past_logs().await?;
+        service.recover_audit(&records).await?;
+        wal.release(wal.last_sequence().min(service.audit.floor()));
         if let Some(directory) = &service.directory {
             directory.catch_up(&service.logs).await?;
         }
         Ok((service, wal))
+    }
+
+    /// Once the ledgers are known, which say what is in segments already.
+    async fn recover_audit(&self, records: &[Record]) -> Result<(), ServiceError> {
+        let left = audit::load_left(&self.store, &self.logs).await?;
+        self.audit.recover_flights(left.unstated);
+        let mut sections = Vec::new();
+        for record in records {
+            if let (Some(section), _) = split(record)? {
+                sections.push((Place::Wal(record.sequence), section));
+            }
+        }
+        let stored = left.sections.iter();
+        let stored = stored.map(|(object, b)| (Place::Object(object.clone()), b.as_slice()));
+        Ok(self.audit.recover(sections.into_iter().chain(stored), &self.logs)?)
     }
 
     /// Opens every log whose keys a live token may still need, and remembers what is closed.
@@ -435,6 +459,7 @@ impl Service {
             progress: self.progress.clone(),
             keys: self.keys.clone(),
             metrics: self.metrics.clone(),
+            audit: self.audit.clone(),
             store_first: self.config.storage.is_first().then(|| self.runtime.clone()),
         }
     }
@@ -580,9 +605,10 @@ async fn publish_all(logs: &Logs, committed: &mut u64) -> Result<(), ServiceErro
 
 /// Recovery is the normal path: records become batches, batches are applied and published.
 async fn recover(logs: &Logs, store: &Store, records: &[Record]) -> Result<(), ServiceError> {
-    for record in records.iter().filter(|r| r.kind == RecordKind::Batch) {
+    for record in records {
+        let (_, Some(batch)) = split(record)? else { continue };
         let wrong = |why: String| ServiceError::Record { sequence: record.sequence, why };
-        let (batch, vkey) = Batch::decode(record.first_index, &record.payload).map_err(wrong)?;
+        let (batch, vkey) = Batch::decode(record.first_index, batch).map_err(wrong)?;
         let log = logs.open_or_new(LogId::from_bytes(record.log), vkey).await?;
         // The store held everything before this record once: it is not the store that was here.
         log.apply(&batch).map_err(|e| {
@@ -596,6 +622,12 @@ async fn recover(logs: &Logs, store: &Store, records: &[Record]) -> Result<(), S
     publish_all(logs, &mut 0).await?;
     // What was there already may have been read from memory that no sync ever carried to the disk.
     Ok(store.make_durable().await?)
+}
+
+/// A record's audit section and its batch.
+fn split(record: &Record) -> Result<audit::Parts<'_>, ServiceError> {
+    let wrong = |why| ServiceError::Record { sequence: record.sequence, why };
+    audit::split_payload(record).map_err(wrong)
 }
 
 /// Errors that a new attempt cannot mend: going on would hide a loss, or needs a person.

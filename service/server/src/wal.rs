@@ -124,6 +124,20 @@ impl Wal {
         Self::from_files(id, files, segment_bytes)
     }
 
+    /// The records in folder `dir` that may not be in the store yet, in order, read beside a service
+    /// that writes them. Nothing is locked or changed. What is written meanwhile may be missing, and
+    /// a read that falls into the moment in which a segment is begun anew fails: try again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Wal::open`].
+    pub fn peek(dir: &Path) -> Result<Vec<Record>, WalError> {
+        let Some((id, files, segment_bytes)) = files::peek_folder(dir)? else {
+            return Ok(Vec::new());
+        };
+        Ok(recover::recover_files(&id, &files, segment_bytes)?.records)
+    }
+
     /// Recovers from opened segment files of one size and identity.
     fn from_files(
         id: [u8; 16],

@@ -9,13 +9,20 @@
 //!
 //! `CHANCERY_KILLS` says how often (30 by default, 200 in a recipe), `CHANCERY_SEED` repeats a run.
 
-#![expect(clippy::expect_used, reason = "tests fail where they are wrong")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "tests fail where they are wrong"
+)]
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chancery_testkit::{ClientText, Judge, Lab, Load, RealmText, TestClient, grant, wait_until};
+use chancery_testkit::{
+    ClientText, Judge, Lab, Load, RealmText, Received, TestClient, grant, wait_until,
+};
 use chancery_token::Algorithm;
 
 const CHANCERY: &str = env!("CARGO_BIN_EXE_chancery");
@@ -68,6 +75,46 @@ fn where_the_store_comes_first_the_write_ahead_log_is_not_needed() {
     });
 }
 
+#[test]
+fn records_in_flight_to_segments_survive_kills() {
+    let mut lab = Lab::new(CHANCERY);
+    let client = TestClient::new("c", Algorithm::Es256);
+    let clients = vec![ClientText::new(&client, "", &[grant("api", &[AUDIENCE], "")])];
+    let realm = RealmText { name: "r", algorithms: &["ES256"], schedule: "", clients };
+    lab.configure("[audit]\nflush_every_s = 1", &[realm]);
+    lab.start();
+    let kills = number("CHANCERY_KILLS", 30).div_ceil(2);
+    survive(&mut lab, Arc::new(client), "r", kills, |_| {});
+    let output = lab.run(&["audit", "verify", "--json"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    println!("{said}");
+    assert!(said["segments"].as_u64() > Some(1), "{said}");
+}
+
+/// Every token that was received is in the audit once, and every segment is as the logs say.
+fn audit_must_hold(lab: &Lab, received: &[Received]) {
+    let find = ["audit", "find", "--outcome", "granted", "--json", "--limit", "1000000"];
+    let output = lab.run(&find);
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "audit find: {words}");
+    let mut found: HashMap<String, usize> = HashMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        *found.entry(record["digest"].as_str().expect("digest").to_owned()).or_default() += 1;
+    }
+    for token in received {
+        let (input, _) = token.token.rsplit_once('.').expect("a JWS");
+        let digest = chancery_entry::sha256(input.as_bytes());
+        let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(found.get(&digest), Some(&1), "in the audit: {}", token.token);
+    }
+    wait_until("`audit verify`", Duration::from_secs(20), || {
+        let output = lab.run(&["audit", "verify"]);
+        print!("{}", String::from_utf8_lossy(&output.stderr));
+        output.status.success()
+    });
+}
+
 /// Kills under load; `after` is done each time the service is dead.
 fn survive(lab: &mut Lab, client: Arc<TestClient>, realm: &str, kills: u64, after: fn(&Lab)) {
     let seed = number("CHANCERY_SEED", u64::from(std::process::id()) << 20 | 0x5eed);
@@ -107,6 +154,7 @@ fn survive(lab: &mut Lab, client: Arc<TestClient>, realm: &str, kills: u64, afte
             || what == "401 proof_before_start";
         assert!(expected, "{what}: {other:?}");
     }
+    audit_must_hold(lab, &received);
     let mut judge = Judge::new(lab, realm, AUDIENCE);
     for token in &received {
         judge.must_hold(&token.token);

@@ -4,8 +4,8 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, AuditSegment, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES,
-    Narrowing, PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
+    Announcement, AuditSegment, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported,
+    MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
 };
 
 const GENESIS: u64 = 0;

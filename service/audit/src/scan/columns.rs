@@ -91,6 +91,12 @@ pub fn times<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a [i64], Error>
     Ok(column.ok_or_else(|| missing(name))?.values())
 }
 
+/// Whether a row has a value in a column.
+pub fn present<'a>(batch: &'a RecordBatch, name: &str) -> impl Fn(usize) -> bool + use<'a> {
+    let nulls = batch.column_by_name(name).and_then(|column| column.nulls());
+    move |row| nulls.is_none_or(|nulls| nulls.is_valid(row))
+}
+
 pub fn longs<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a [i64], Error> {
     let column = batch.column_by_name(name).and_then(|c| c.as_primitive_opt::<Int64Type>());
     Ok(column.ok_or_else(|| missing(name))?.values())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use parquet::file::statistics::Statistics;
 
-use super::columns::{Texts, index, longs, mask, times};
+use super::columns::{Texts, index, longs, mask, present, times};
 use super::{Filter, Segments, in_parallel, may_match, read, time_range};
 use crate::segment::{Segment, join};
 use crate::{Error, Record};
@@ -178,7 +178,7 @@ fn of_row_group(
     let Some(batch) = read(segment, group, &names, None)? else { return Ok(()) };
     let mask = if conditions.is_empty() { None } else { Some(mask(&batch, filter)?) };
     let time = times(&batch, "time")?;
-    let until = times(&batch, "expires")?;
+    let (until, has_until) = (times(&batch, "expires")?, present(&batch, "expires"));
     let counts = if counted { Some(longs(&batch, "count")?) } else { None };
     let texts: Vec<Texts<'_>> =
         by.iter().map(|column| Texts::of(&batch, column.0)).collect::<Result<_, _>>()?;
@@ -192,7 +192,8 @@ fn of_row_group(
         };
         let time_ms = number(time);
         let count = counts.map_or(1, number);
-        let sum = Sum { count, first_ms: time_ms, last_ms: time_ms, until_ms: number(until) };
+        let until_ms = if has_until(row) { number(until) } else { 0 };
+        let sum = Sum { count, first_ms: time_ms, last_ms: time_ms, until_ms };
         table.add(row, sum);
     }
     table.drain_into(sums);

@@ -157,6 +157,9 @@ fn groups_say_how_many_since_when_and_until_when() {
         let until = records.iter().map(|r| r.token.as_ref().unwrap().exp).max().unwrap();
         assert_eq!(group.until_ms, until * 1_000);
     }
+    let refused = Filter { outcome: Some(Outcome::Refused), ..filter.clone() };
+    let groups = count(&archive.given, &archive.fresh, &refused, &[]).unwrap();
+    assert_eq!(groups[0].until_ms, 0, "no token, no expiry");
     assert!(Column::parse("jti").is_none());
     let total = count(&archive.given, &archive.fresh, &Filter::default(), &[]).unwrap();
     assert_eq!(total.len(), 1);

@@ -111,3 +111,24 @@ fn records_that_do_not_belong_together_make_no_segment() {
     assert!(write(&[9; 16], 0, 0, &records, &to).is_err());
     assert!(write(&[9; 16], 0, 0, &records[..2], &[]).is_err());
 }
+
+#[test]
+fn sealed_segments_are_read_strictly() {
+    let identities = identities();
+    let mut sealer = crate::SectionSealer::new(&recipients(&identities)).unwrap();
+    let mut section = |first: u64, count: usize| {
+        let records = vec![Record::new(3_600_000 * 5, Outcome::Refused); count];
+        sealer.seal(&crate::Section { log: [1; 16], first, records }).unwrap()
+    };
+    let (one, two, far) = (section(0, 2), section(2, 1), section(4, 1));
+    let bytes = seal(&[&one, &two]);
+    assert_eq!(unseal(&bytes).unwrap(), [one.as_slice(), &two]);
+    assert_eq!(SealedSection::read(&one).unwrap().hour, 5);
+    assert!(unseal(&seal(&[&one, &far])).is_err());
+    assert!(unseal(&seal(&[])).is_err());
+    for length in 0..bytes.len() {
+        // Between two sections it looks whole; its digest in the log says that it is not.
+        let is_whole = length == bytes.len() - two.len() - 4;
+        assert_eq!(unseal(&bytes[..length]).is_ok(), is_whole, "{length}");
+    }
+}

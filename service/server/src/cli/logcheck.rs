@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use chancery_entry::AuditSegment;
 use chancery_tlog::LogId;
 use chancery_tlog::note::VerifierKey;
 use clap::Args;
@@ -20,7 +21,8 @@ use serde_json::json;
 
 use self::progress::grouped;
 use self::resume::Resume;
-use self::source::{Objects, Reader};
+pub(super) use self::source::Objects;
+use self::source::Reader;
 use self::story::{Contradiction, Kind};
 use self::walk::{Agreement, Check, Claim};
 use super::fetch::Place;
@@ -168,6 +170,20 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
         story.fallen().len()
     ))?;
     Ok(())
+}
+
+/// Walks a whole log, and returns what the service stated in it of its audit; or why it is not good.
+pub(super) fn audit_statements(
+    objects: &dyn Objects,
+    id: LogId,
+) -> anyhow::Result<Result<(u64, Vec<AuditSegment>), String>> {
+    let begin = Begin { named: Some(id), ..Begin::default() };
+    match walk(objects, begin, &AtomicBool::new(false)) {
+        Ok(agreement) => Ok(Ok((agreement.checkpoint.size, agreement.story.audits))),
+        Err(CheckError::Disagrees { why, .. }) => Ok(Err(why)),
+        Err(CheckError::Unknown(e)) => Err(e),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// How a walk begins.

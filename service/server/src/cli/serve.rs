@@ -17,7 +17,7 @@ use crate::folder::{DataFolder, Paths};
 use crate::listen::{self, ListenOptions, Tls, TlsOptions};
 use crate::service::{Service, SignerAt};
 use crate::store::Store;
-use crate::{control, http, kubernetes};
+use crate::{audit, control, http, kubernetes};
 
 /// After the listeners drained, open batches get this long.
 const FINISH_WITHIN: Duration = Duration::from_secs(15);
@@ -163,6 +163,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     let cluster = kubernetes::start(cluster, service.clone(), until(stopped.clone()));
     tokio::spawn(publish(service.clone(), stop.clone()));
     tokio::spawn(Digests::keep_up(service.clone()));
+    tokio::spawn(audit::flush_forever(service.clone()));
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
     tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
     let admin_done = listen::serve(

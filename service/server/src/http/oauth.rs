@@ -12,6 +12,7 @@ use axum::response::Response;
 use chancery_signer_api::{IssueRequest, Proof};
 
 use super::{App, MAX_FORM_BYTES, RequestId, errors, tokens};
+use crate::audit::Context;
 use crate::issue::Verdict;
 use crate::listen::{PeerAddr, client_address};
 
@@ -54,8 +55,11 @@ pub async fn token(
         app.service.metrics.limited();
         return errors::limited();
     }
-    let request = match read(&realm, &headers, &body, id) {
-        Ok(request) => request,
+    let request = match read(&realm, &headers, &body) {
+        Ok(request) => IssueRequest {
+            context: Context::new(id, &realm, address, &headers).encode().into(),
+            ..request
+        },
         Err((error, detail)) => {
             return errors::oauth_with(
                 StatusCode::BAD_REQUEST,
@@ -81,12 +85,7 @@ pub async fn token(
 type Malformed = (&'static str, String);
 
 /// Step 1: the request, parsed strictly.
-fn read(
-    realm: &str,
-    headers: &HeaderMap,
-    body: &[u8],
-    id: RequestId,
-) -> Result<IssueRequest, Malformed> {
+fn read(realm: &str, headers: &HeaderMap, body: &[u8]) -> Result<IssueRequest, Malformed> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     let kind = kind.split(';').next().unwrap_or("").trim();
     if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
@@ -111,7 +110,7 @@ fn read(
         .ok_or_else(|| ("invalid_request", "client_assertion is missing".to_owned()))?;
     Ok(IssueRequest {
         realm: realm.to_owned(),
-        context: id.bytes().into(),
+        context: Vec::new().into(),
         proof: Proof::Assertion {
             jws,
             audiences: form.audiences,
@@ -211,9 +210,7 @@ mod tests {
     fn wrong_requests_are_named() {
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
         let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, form)]);
-        let name = |headers: &HeaderMap, body: &[u8]| {
-            read("r", headers, body, RequestId::new()).unwrap_err().0
-        };
+        let name = |headers: &HeaderMap, body: &[u8]| read("r", headers, body).unwrap_err().0;
         assert_eq!(name(&HeaderMap::new(), b"grant_type=client_credentials"), "invalid_request");
         assert_eq!(name(&headers, b""), "invalid_request");
         assert_eq!(name(&headers, b"grant_type=password"), "unsupported_grant_type");

@@ -17,6 +17,7 @@ use serde::Deserialize;
 
 use super::tokens::{self, Item};
 use super::{App, RequestId, errors};
+use crate::audit::Context;
 use crate::issue::{Issued, Verdict};
 use crate::listen::{PeerAddr, client_address};
 
@@ -61,7 +62,8 @@ pub async fn issue(
         let detail = "the body is not a JWS in compact form";
         return errors::problem(StatusCode::BAD_REQUEST, "malformed_proof", detail);
     };
-    let request = IssueRequest { realm, context: id.bytes().into(), proof: Proof::Signed { jws } };
+    let context = Context::new(id, &realm, address, &headers).encode().into();
+    let request = IssueRequest { realm, context, proof: Proof::Signed { jws } };
     let verdicts = match app.service.issuer.issue(request).await {
         Ok(verdicts) => verdicts,
         Err(e) => return errors::unavailable(&e),

@@ -42,7 +42,8 @@ fn every_request_gets_its_token_after_its_batch_is_durable() {
     let (_, records) = rig.reopen_wal();
     let entries: usize = records
         .iter()
-        .map(|r| crate::logs::Batch::decode(r.first_index, &r.payload).unwrap().0.entries.len())
+        .filter_map(|r| Some((r.first_index, crate::audit::split_payload(r).unwrap().1?)))
+        .map(|(at, batch)| crate::logs::Batch::decode(at, batch).unwrap().0.entries.len())
         .sum();
     assert_eq!(entries as u64, size, "the write-ahead log holds what was released");
 }
@@ -59,7 +60,7 @@ const MISBEHAVIOURS: &[Misbehaviour] = &[
     }),
     ("OutOfStep", |r, s| match r {
         Request::Commit(_) => {
-            Some(Act::Say(s.answer(Request::Prepare(Prepare { requests: vec![] }))))
+            Some(Act::Say(s.answer(Request::Prepare(Prepare { requests: vec![], audit: vec![] }))))
         }
         _ => None,
     }),

@@ -32,6 +32,7 @@ use super::api::{
     SIGN, SignJwtRequest, SignJwtResponse,
 };
 use super::keys::{self, LastChange};
+use crate::audit::Context;
 use crate::issue::{Issued, Verdict};
 use crate::listen::RequestId;
 use crate::service::Service;
@@ -64,7 +65,7 @@ type Answer = axum::http::Response<tonic::body::Body>;
 
 async fn sign(State(endpoint): App, request: Request) -> Answer {
     let id = request.extensions().get::<RequestId>().copied();
-    let context = id.map_or_else(Vec::new, |id| id.bytes());
+    let context = Context::local(id, &endpoint.settings.realm, request.headers()).encode();
     let sign = move |request: SignJwtRequest| async move {
         let begun = Instant::now();
         let answer = endpoint.sign(request.claims, context).await;

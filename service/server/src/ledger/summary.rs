@@ -15,10 +15,11 @@
 //!   keys that an operator named stay out all the same, and the log still says what happened.
 //!
 //! ```text
-//! chancery ledger summary 1 <HMAC-SHA256 of the rest, hexadecimal>
-//! {"checkpoint":"...","genesis":"...","policy":"...","keys":[...],"compromised":["..."]}
+//! chancery ledger summary 2 <HMAC-SHA256 of the rest, hexadecimal>
+//! {"checkpoint":"...","genesis":"...","policy":"...","keys":[...],"compromised":["..."],...}
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -31,12 +32,12 @@ use chancery_tlog::note::VerifierKey;
 use chancery_token::b64;
 use serde::{Deserialize, Serialize};
 
-use super::{KeyRecord, Ledger};
+use super::{Audited, KeyRecord, Ledger};
 
 /// How a summary begins; the number rises when the format changes.
-const FORMAT: &str = "chancery ledger summary 1 ";
+const FORMAT: &str = "chancery ledger summary 2 ";
 /// The HMAC is over this too: nothing else that the key is used for can pass for a summary.
-const PURPOSE: &[u8] = b"chancery ledger summary 1\n";
+const PURPOSE: &[u8] = b"chancery ledger summary 2\n";
 /// A year of keys that live for minutes. What is larger is not a summary.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes of the key: as many as its hash function makes.
@@ -99,6 +100,8 @@ struct Body {
     policy: Option<String>,
     keys: Vec<Key>,
     compromised: Vec<String>,
+    /// By log id.
+    audited: BTreeMap<String, Audited>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +137,7 @@ impl Summary {
             policy: ledger.policy.clone().map(|p| text(Entry::Policy(p))).transpose()?,
             keys: keys.collect::<Result<_, String>>()?,
             compromised: ledger.compromised.iter().map(|kid| b64::encode(kid)).collect(),
+            audited: ledger.audited.iter().map(|(log, at)| (b64::encode(log), *at)).collect(),
         };
         let body = serde_json::to_vec(&body).map_err(|e| e.to_string())?;
         let tag = hmac::sign(&key.0, &[PURPOSE, &body].concat());
@@ -191,6 +195,9 @@ fn ledger_of(body: &Body) -> Result<Ledger, String> {
     }
     for kid in &body.compromised {
         ledger.compromised.insert(b64::decode_array(kid).map_err(|e| e.to_string())?);
+    }
+    for (log, at) in &body.audited {
+        ledger.audited.insert(b64::decode_array(log).map_err(|e| e.to_string())?, *at);
     }
     Ok(ledger)
 }

@@ -1,5 +1,8 @@
 //! The id of a request: in its answer's header, in the log, and in the audit record.
 
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::http::{HeaderName, HeaderValue};
 
 /// Carries the id in every response.
@@ -11,11 +14,20 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub struct RequestId([u8; 16]);
 
 impl RequestId {
-    /// A fresh id.
+    /// A fresh id: a random number of this process, and a count. That it tells how many requests there
+    /// were is no secret, the log tells as much; and records of it compress to a byte or two.
     pub(crate) fn new() -> Self {
+        static PROCESS: LazyLock<[u8; 8]> = LazyLock::new(|| {
+            let mut process = [0; 8];
+            // Without randomness the id is merely not unique.
+            let _ = aws_lc_rs::rand::fill(&mut process);
+            process
+        });
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let mut id = [0; 16];
-        // Without randomness the id is merely not unique.
-        let _ = aws_lc_rs::rand::fill(&mut id);
+        let (process, count) = id.split_at_mut(8);
+        process.copy_from_slice(&*PROCESS);
+        count.copy_from_slice(&COUNT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         Self(id)
     }
 

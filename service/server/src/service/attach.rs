@@ -44,6 +44,7 @@ impl Service {
         }
         // First, so that no key set is served without the keys that live tokens need.
         self.rely_on_dead_logs(id);
+        self.audit.continue_log(*id.as_bytes(), &self.logs);
         let log = if welcome.fresh {
             self.start_log(&mut connection, &welcome, id, wal)?
         } else {

@@ -107,6 +107,26 @@ pub(super) fn open_folder(dir: &Path, segment_bytes: u64) -> Result<([u8; 16], F
     Ok((id, segments))
 }
 
+/// The segments in `dir` as they are, neither locked nor changed; `None` where there are none.
+pub(super) fn peek_folder(dir: &Path) -> Result<Option<([u8; 16], Files, u64)>, WalError> {
+    let mut segments: Files = Vec::new();
+    let mut known: Option<SegmentHeader> = None;
+    for ordinal in 0..usize::from(SEGMENT_COUNT) {
+        let path = dir.join(segment_name(ordinal));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(WalError::io("open", &path, source)),
+        };
+        let found = file.metadata().map_err(|source| WalError::io("read", &path, source))?.len();
+        let configured = known.as_ref().map_or(found, |header| header.segment_bytes);
+        let id = known.as_ref().map(|header| header.id);
+        known = Some(read_header(&path, &file, ordinal, id, configured)?);
+        segments.push((path, Box::new(file)));
+    }
+    Ok(known.map(|header| (header.id, segments, header.segment_bytes)))
+}
+
 /// Makes the folder, readable by its owner only, and makes that durable.
 fn make_folder(dir: &Path) -> Result<(), WalError> {
     if dir.is_dir() {

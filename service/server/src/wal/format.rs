@@ -47,15 +47,15 @@ pub struct Record {
 pub enum RecordKind {
     /// A batch of entries with its checkpoint.
     Batch = 1,
-    /// Audit records; reserved, nothing writes them yet.
-    Audit = 2,
+    /// Audit records, sealed, and behind them a batch if entries came with them.
+    Audited = 2,
 }
 
 impl RecordKind {
     fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Batch),
-            2 => Some(Self::Audit),
+            2 => Some(Self::Audited),
             _ => None,
         }
     }

@@ -303,13 +303,13 @@ fn a_record_larger_than_a_segment_is_refused() {
     let wal = bench.wal.as_mut().unwrap();
     let limit = wal.max_payload_bytes();
     assert_eq!(limit, 8192 - 1024 - RECORD_HEADER_BYTES);
-    let error = wal.append(RecordKind::Audit, LOG, 0, &vec![0; limit + 1]).unwrap_err();
+    let error = wal.append(RecordKind::Audited, LOG, 0, &vec![0; limit + 1]).unwrap_err();
     assert!(
         matches!(error, WalError::TooLarge { bytes, limit: l } if bytes == limit + 1 && l == limit)
     );
     assert!(error.to_string().contains("make smaller batches"));
     assert!(!error.is_retryable());
-    wal.append(RecordKind::Audit, LOG, 0, &vec![0; limit]).unwrap();
+    wal.append(RecordKind::Audited, LOG, 0, &vec![0; limit]).unwrap();
 }
 
 /// The bytes of a log with five records of one sector each, in segment 0 from byte 1024 on.

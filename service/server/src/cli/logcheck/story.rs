@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_entry::directory::DirectoryEntry;
-use chancery_entry::{Announcement, Entry, Imported, TokenEntry};
+use chancery_entry::{Announcement, AuditSegment, Entry, Imported, TokenEntry};
 use chancery_tlog::{Hash, LogId};
 use chancery_token::{PublicKey, b64};
 use chancery_validate::directory::Directory;
@@ -62,6 +62,8 @@ pub(in crate::cli) struct Story {
     /// Keys of this log or of others that must no longer be believed.
     fallen: BTreeSet<Kid>,
     imports: Vec<Import>,
+    /// What the service stated of its audit; not kept in resume files.
+    pub audits: Vec<AuditSegment>,
 }
 
 /// A key that was made elsewhere and is listed for a while.
@@ -212,6 +214,7 @@ impl Story {
                 self.fallen.insert(c.kid);
             }
             Entry::Imported(said) => self.import(said),
+            Entry::AuditSegment(a) => self.audits.push(a.clone()),
             Entry::Genesis(_) | Entry::Policy(_) => {}
         }
         Ok(())
@@ -284,6 +287,7 @@ impl StoryText {
             voids: self.voids,
             fallen: self.fallen.iter().map(id).collect::<Option<_>>()?,
             imports: self.imports,
+            audits: Vec::new(),
         })
     }
 }

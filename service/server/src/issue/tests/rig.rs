@@ -12,6 +12,7 @@ use object_store::memory::InMemory;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
+use crate::audit::Audit;
 use crate::journal::Progress;
 use crate::keyset::KeySets;
 use crate::logs::Log;
@@ -50,6 +51,7 @@ pub struct Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = std::fs::remove_file(self.folder.with_extension("key"));
     }
 }
 
@@ -122,6 +124,7 @@ impl Rig {
             let (done, ended) = mpsc::channel();
             let (issuer, log, progress) = (&self.issuer, self.log.clone(), self.progress.clone());
             let mut wal = self.reopen_wal().0;
+            let audit = Audit::open(&self.folder.with_extension("key"), &[]).unwrap();
             scope.spawn(move || {
                 let mut journal = Journal {
                     wal: &mut wal,
@@ -129,6 +132,7 @@ impl Rig {
                     progress,
                     keys: Arc::new(KeySets::default()),
                     metrics: Arc::new(Metrics::new()),
+                    audit: Arc::new(audit),
                     store_first: None,
                 };
                 let result = issuer.run(connection, &mut journal);

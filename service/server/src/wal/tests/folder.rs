@@ -66,7 +66,7 @@ fn a_log_is_made_whole_and_comes_back() {
         assert!(metadata.blocks() * 512 >= SMALL);
     }
     assert_eq!(wal.append(RecordKind::Batch, LOG, 5, b"one").unwrap(), 1);
-    assert_eq!(wal.append(RecordKind::Audit, [1; 16], 6, b"").unwrap(), 2);
+    assert_eq!(wal.append(RecordKind::Audited, [1; 16], 6, b"").unwrap(), 2);
     drop(wal);
 
     let (mut wal, records) = folder.open().unwrap();
@@ -80,7 +80,7 @@ fn a_log_is_made_whole_and_comes_back() {
         },
         Record {
             sequence: 2,
-            kind: RecordKind::Audit,
+            kind: RecordKind::Audited,
             log: [1; 16],
             first_index: 6,
             payload: Vec::new(),

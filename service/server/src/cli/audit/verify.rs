@@ -1,0 +1,206 @@
+//! `chancery audit verify`: every segment against what the log says of it.
+//!
+//! The logs come first: each is walked whole, as `chancery log check` does, so that what the service
+//! stated of its audit is known to stand under a checkpoint that the signer signed. Then every stated
+//! segment must be there with the stated SHA-256, and the statements of each log must cover its
+//! records from the first on without a gap. For this no key is needed; with one, segments are opened
+//! and read whole.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use chancery_audit::keys::Identity;
+use chancery_audit::segment::{Segment, Source};
+use chancery_audit::{SegmentName, hour_of, parse_time, scan};
+use chancery_entry::AuditSegment;
+use chancery_token::b64;
+use clap::Args;
+use serde_json::json;
+
+use super::ArchiveArgs;
+use super::archive::Archive;
+use crate::cli::{complain, logcheck, say};
+
+/// `chancery audit verify`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  chancery audit verify --data chancery-data")]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    /// Segments of earlier hours may be gone, as retention allows
+    #[arg(long, value_parser = parse, value_name = "TIME")]
+    from: Option<u64>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+fn parse(text: &str) -> Result<u64, String> {
+    parse_time(text).ok_or_else(|| "write 2026-11-23, 2026-11-23T19:05:00 or Unix seconds".into())
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Findings {
+    logs: u64,
+    entries: u64,
+    segments: u64,
+    records: u64,
+    /// Segments that no log names yet.
+    unstated: u64,
+    violations: Vec<String>,
+}
+
+/// Exit 0: nothing is missing, altered or reordered; 1: something is; 2: it could not be found out.
+pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let archive = args.archive.open()?;
+    // Before the logs are read: what is stated meanwhile is in the store already.
+    let stored = archive.list(0..=u64::MAX)?;
+    let mut findings = Findings::default();
+    let mut stated: BTreeMap<[u8; 16], Vec<AuditSegment>> = BTreeMap::new();
+    for log in archive.logs()? {
+        let Ok(id) = log.parse() else { continue };
+        if archive.object(&format!("log/{log}/checkpoint"))?.is_none() {
+            continue;
+        }
+        match logcheck::audit_statements(&(&archive, log.clone()), id)? {
+            Ok((size, statements)) => {
+                findings.logs = findings.logs.saturating_add(1);
+                findings.entries = findings.entries.saturating_add(size);
+                for statement in statements {
+                    stated.entry(statement.log).or_default().push(statement);
+                }
+            }
+            Err(why) => findings.violations.push(format!("log `{log}`: {why}")),
+        }
+    }
+    let first_hour = args.from.map_or(0, hour_of);
+    for (log, statements) in stated {
+        check_log(&archive, log, statements, first_hour, &stored, &mut findings)?;
+    }
+    tell(&findings, &archive, args.json)?;
+    Ok(if findings.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn tell(findings: &Findings, archive: &Archive, json: bool) -> anyhow::Result<()> {
+    let ok = findings.violations.is_empty();
+    if json {
+        let document = json!({
+            "ok": ok,
+            "logs": findings.logs,
+            "entries": findings.entries,
+            "segments": findings.segments,
+            "records": findings.records,
+            "not_stated_yet": findings.unstated,
+            "opened": archive.has_key(),
+            "violations": findings.violations,
+        });
+        return Ok(say(&document.to_string())?);
+    }
+    for violation in &findings.violations {
+        complain(&format!("NOT OK: {violation}"));
+    }
+    if ok {
+        let opened = if archive.has_key() { "opened and read" } else { "not opened: no key" };
+        say(&format!(
+            "{} segments with {} records agree with {} logs of {} entries ({opened}); {} segments \
+             are not stated yet",
+            findings.segments, findings.records, findings.logs, findings.entries, findings.unstated
+        ))?;
+    }
+    Ok(())
+}
+
+/// The statements about one log, in order, and their segments.
+fn check_log(
+    archive: &Archive,
+    log: [u8; 16],
+    mut statements: Vec<AuditSegment>,
+    first_hour: u64,
+    stored: &[SegmentName],
+    findings: &mut Findings,
+) -> anyhow::Result<()> {
+    let text = b64::encode(&log);
+    statements.sort_by_key(|s| s.number);
+    // A service that was not sure whether it was heard says the same again.
+    statements.dedup();
+    let mut end = 0;
+    for (number, statement) in (0_u64..).zip(&statements) {
+        let gap = if statement.number != number {
+            Some(format!("segment {number} is not stated, {} is", statement.number))
+        } else if statement.first != end {
+            Some(format!("segment {number} begins at record {}, not {end}", statement.first))
+        } else {
+            None
+        };
+        if let Some(gap) = gap {
+            findings.violations.push(format!("audit of `{text}`: {gap}"));
+            return Ok(());
+        }
+        end = statement.first.saturating_add(statement.records);
+        findings.records = findings.records.saturating_add(statement.records);
+        if statement.hour >= first_hour {
+            findings.segments = findings.segments.saturating_add(1);
+            if let Err(what) = check_segment(archive, &text, statement)? {
+                findings.violations.push(what);
+            }
+        }
+    }
+    for name in stored.iter().filter(|name| name.log == text) {
+        let known = usize::try_from(name.number).ok().and_then(|at| statements.get(at));
+        match known {
+            Some(statement) if statement.hour == name.hour => {}
+            Some(_) => findings
+                .violations
+                .push(format!("`{}` lies beside the segment that was stated", name.object())),
+            // Stored a moment ago, or while no signer was there to log it.
+            None => findings.unstated = findings.unstated.saturating_add(1),
+        }
+    }
+    Ok(())
+}
+
+/// One segment: there, unaltered, and with what was stated.
+fn check_segment(
+    archive: &Archive,
+    log: &str,
+    statement: &AuditSegment,
+) -> anyhow::Result<Result<(), String>> {
+    let (hour, number) = (statement.hour, statement.number);
+    let mut name = SegmentName { hour, log: log.into(), number, is_sealed: false };
+    let mut bytes = archive.object(&name.object())?;
+    let object = name.object();
+    if bytes.is_none() {
+        name.is_sealed = true;
+        bytes = archive.object(&name.object())?;
+    }
+    let Some(bytes) = bytes else { return Ok(Err(format!("`{object}` is missing"))) };
+    let object = name.object();
+    if chancery_entry::sha256(&bytes) != statement.digest {
+        return Ok(Err(format!("`{object}` was altered: its SHA-256 is not the stated one")));
+    }
+    // A sealed one is for other keys than those at hand here.
+    if !archive.has_key() || name.is_sealed {
+        return Ok(Ok(()));
+    }
+    let segment = match archive.segment(&name) {
+        Ok(segment) => segment,
+        // Another recipient's: its digest was checked, which is all that can be.
+        Err(e) => return Ok(Err(format!("{e}"))),
+    };
+    let range = segment.range();
+    if (range.first, range.records) != (statement.first, statement.records) {
+        return Ok(Err(format!("`{object}` holds other records than were stated")));
+    }
+    Ok(read_whole(&bytes, archive.identities_shared()).map_err(|e| format!("`{object}`: {e}")))
+}
+
+fn read_whole(bytes: &bytes::Bytes, identities: &Arc<[Identity]>) -> Result<(), String> {
+    let segment = Segment::open(Source::Bytes(bytes.clone()), identities);
+    let records = segment.and_then(|segment| scan::all(&segment)).map_err(|e| e.to_string())?;
+    if records.is_sorted_by_key(|record| record.time_ms) {
+        return Ok(());
+    }
+    Err("its records are not in order".into())
+}
