@@ -2,8 +2,8 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, node_binding, python_binding,
-    stores, structure,
+    audit, authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, node_binding,
+    python_binding, stores, structure,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -54,6 +54,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "fuzz",
         about: "every fuzz target, or those named ([TARGET...] [--seconds N], default 30)",
         run: fuzz::recipe,
+    },
+    Recipe {
+        name: "audit",
+        about: "questions over a million audit records, beside DuckDB ([RECORDS])",
+        run: audit::recipe,
     },
     Recipe {
         name: "python",
