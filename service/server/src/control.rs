@@ -38,7 +38,7 @@ pub enum Command {
     },
     /// A key must no longer be believed.
     Compromise {
-        /// RFC 7638 thumbprint, base64url.
+        /// RFC 7638 thumbprint, base64url; of an imported key also its `kid`.
         kid: String,
         /// The operator's words.
         reason: String,
@@ -234,12 +234,29 @@ async fn keys(service: &Service) -> Result<Value, String> {
             })
         })
         .collect();
+    let imported: Vec<Value> = service
+        .keys
+        .imported()
+        .into_iter()
+        .map(|key| {
+            json!({
+                "realm": key.realm,
+                "algorithm": key.algorithm,
+                "kid": key.kid,
+                "thumbprint": key.thumbprint,
+                "state": key.state,
+                "exp": key.until,
+                "in_discovery": key.in_discovery,
+            })
+        })
+        .collect();
     Ok(json!({
         "log_id": log,
         "entries": status.committed_size,
         "clock_trusted": status.clock_trusted,
         "policy_version": status.policy_version,
         "keys": keys,
+        "imported": imported,
     }))
 }
 
@@ -264,16 +281,7 @@ async fn compromise(
     reason: String,
     include_retired: bool,
 ) -> Result<Value, String> {
-    if kid.parse::<chancery_token::KeyId>().is_err() {
-        return Err(format!("`{kid}` is not an RFC 7638 thumbprint; see `chancery keys list`"));
-    }
-    let known =
-        kid.parse::<chancery_token::KeyId>().is_ok_and(|k| service.is_announced(k.as_bytes()));
-    if !known {
-        return Err(format!(
-            "no log that still counts announced `{kid}`; see `chancery keys list` and the key sets"
-        ));
-    }
+    let kid = thumbprint_of(service, &kid)?;
     if reason.is_empty() || reason.len() > chancery_entry::MAX_REASON_BYTES {
         let limit = chancery_entry::MAX_REASON_BYTES;
         return Err(format!("the reason must have 1 to {limit} bytes"));
@@ -293,6 +301,21 @@ async fn compromise(
         // The fact is stored and the key is out of every key set; the next signer logs it.
         Err(e) => Ok(json!({"stored": true, "gone": [], "pending": e.to_string()})),
     }
+}
+
+/// The thumbprint of a key that is named by its own, or by the `kid` under which it is imported.
+fn thumbprint_of(service: &Service, named: &str) -> Result<String, String> {
+    let thumbprint = named.parse::<chancery_token::KeyId>().ok();
+    let known = match thumbprint.filter(|kid| service.is_announced(kid.as_bytes())) {
+        Some(announced) => Some(announced),
+        None => service.keys.imported_under(named)?,
+    };
+    known.map(|kid| kid.to_string()).ok_or_else(|| {
+        format!(
+            "no log that still counts announced `{named}`, and no realm imports it; see `chancery \
+             keys list` and the key sets"
+        )
+    })
 }
 
 async fn reload(service: &Service, config_file: Option<&Path>) -> Result<Value, String> {

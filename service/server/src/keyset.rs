@@ -1,6 +1,8 @@
 //! The key sets that are served: merged from the signers' parts, dead signers' included, until
 //! their last token has expired.
 
+mod imports;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -9,6 +11,8 @@ use chancery_policy::RealmDocument;
 use chancery_token::{b64, json, jwks, jws};
 
 use crate::ledger::{Kid, Ledger};
+
+pub use imports::ImportedKey;
 
 /// A key set as it is served.
 #[derive(Clone, Debug, PartialEq, Eq)]

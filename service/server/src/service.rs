@@ -232,6 +232,9 @@ impl Service {
         keys.set_realms(&version.document.realms, crate::now());
         let facts = load_facts(&store).await?;
         keys.add_compromised(facts.iter().filter_map(fact_kid), crate::now());
+        if let Err(why) = keys.check_imports(&version.document.realms) {
+            tracing::warn!("{why}; it is not listed");
+        }
         let metrics = Arc::new(Metrics::new());
         let digests = Digests::new(paths.digests(), config.wants_digests(&version.document));
         let witnesses = witnessing::open(&config, directory.as_ref(), &metrics)?;
@@ -479,6 +482,9 @@ impl Service {
         let _one_at_a_time = self.reloading.lock().await;
         let mut config = config.clone();
         config.witnessed = witnessing::policy(&config, self.directory.as_ref())?;
+        if let Err(why) = self.keys.check_imports(&config.realms) {
+            return Ok(Err(why));
+        }
         let version = policies::settle(&self.store, &config).await?;
         let number = version.document.version;
         if number == self.policy().document.version {

@@ -1,18 +1,26 @@
 //! Imported keys: made elsewhere, listed for a while, never signing here. They come with the policy,
 //! so its digest covers them, and each stands in the log as an entry of its own kind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_entry::{Entry, Imported};
 use chancery_policy::Policy;
-use chancery_token::PublicKey;
+use chancery_token::{KeyId, PublicKey};
 
 use crate::keys::{Keys, announced_jwk};
 use crate::log::{self, Log};
 
-/// What the log says of imported keys, by realm and `kid`.
+/// The most compromised keys that are remembered: a host that declares more gains nothing but entries.
+const MAX_FALLEN: usize = 65_536;
+
+/// What the log says of imported keys, and of those that must not be.
 #[derive(Debug, Default)]
-pub(crate) struct Imports(BTreeMap<(String, String), Imported>);
+pub(crate) struct Imports {
+    /// By realm and `kid`.
+    listed: BTreeMap<(String, String), Imported>,
+    /// Keys that the log declares compromised.
+    fallen: BTreeSet<[u8; 32]>,
+}
 
 /// INVARIANT I3: no key of this signer is somebody else's too, under whichever name.
 ///
@@ -37,6 +45,17 @@ pub(crate) fn check(policy: &Policy, keys: &Keys) -> Result<(), String> {
 }
 
 impl Imports {
+    /// The log declares the key compromised.
+    pub(crate) fn note_fallen(&mut self, kid: [u8; 32]) {
+        if self.fallen.len() < MAX_FALLEN {
+            self.fallen.insert(kid);
+        }
+    }
+
+    fn has_fallen(&self, key: &KeyId) -> bool {
+        self.fallen.contains(key.as_bytes())
+    }
+
     /// Brings the log in line with a policy in force: an entry for each key that is new or changed,
     /// and one for each that it no longer lists.
     ///
@@ -54,8 +73,12 @@ impl Imports {
             for key in keys.filter(|key| key.until > now_s) {
                 // A policy is checked before it is in force: its keys are keys.
                 let Ok(public) = PublicKey::from_jwk(&key.jwk) else { continue };
+                // A policy that still names it is no reason to sign nothing.
+                if self.has_fallen(&public.kid()) {
+                    continue;
+                }
                 let name = (realm.name.clone(), key.kid.clone());
-                let at = self.0.get(&name).map_or(now_s, |known| known.at);
+                let at = self.listed.get(&name).map_or(now_s, |known| known.at);
                 let wanted = Imported {
                     realm: realm.name.clone(),
                     issuer: realm.issuer.clone(),
@@ -65,7 +88,7 @@ impl Imports {
                     until: key.until,
                     in_discovery: key.in_discovery,
                 };
-                if self.0.get(&name) == Some(&wanted) {
+                if self.listed.get(&name) == Some(&wanted) {
                     listed.insert(name, wanted);
                     continue;
                 }
@@ -74,13 +97,13 @@ impl Imports {
                 listed.insert(name, wanted);
             }
         }
-        let gone =
-            self.0.iter().filter(|(name, key)| !listed.contains_key(*name) && key.until > now_s);
+        let known = self.listed.iter();
+        let gone = known.filter(|(name, key)| !listed.contains_key(*name) && key.until > now_s);
         for (_, key) in gone {
             let taken_back = Imported { at: now_s, until: now_s, ..key.clone() };
             log.append(&Entry::Imported(taken_back))?;
         }
-        self.0 = listed;
+        self.listed = listed;
         Ok(())
     }
 }

@@ -322,6 +322,7 @@ impl<C: Clock> Signer<C> {
         self.log.append(&Entry::Genesis(genesis)).map_err(internal)?;
         self.append_policy(&policy).map_err(internal)?;
         for key in start.compromised {
+            self.imports.note_fallen(*key.kid);
             self.keys
                 .compromise(*key.kid, &key.reason, false, now, &mut self.log)
                 .map_err(internal)?;
@@ -569,6 +570,7 @@ impl<C: Clock> Signer<C> {
         }
         let mut gone = Vec::new();
         for key in compromise.keys {
+            self.imports.note_fallen(*key.kid);
             let fell = self
                 .keys
                 .compromise(*key.kid, &key.reason, compromise.include_retired, now, &mut self.log)

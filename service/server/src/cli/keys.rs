@@ -23,7 +23,7 @@ pub enum KeysCommand {
     },
     /// Declare a key compromised: it and the realm's other live keys are gone at once
     Compromise {
-        /// RFC 7638 thumbprint, as `keys list` prints it
+        /// RFC 7638 thumbprint as `keys list` prints it, or the `kid` of an imported key
         // One in 64 begins with a hyphen.
         #[arg(allow_hyphen_values = true)]
         kid: String,
@@ -101,7 +101,8 @@ fn list(data: &DataArgs) -> anyhow::Result<ExitCode> {
         "{:<16} {:<10} {:<8} {:<11} {:<11} {:<11} kid",
         "realm", "algorithm", "state", "nbf", "signs_until", "exp"
     ))?;
-    for key in answer.get("keys").and_then(Value::as_array).into_iter().flatten() {
+    let of = |name: &str| answer.get(name).and_then(Value::as_array).into_iter().flatten();
+    for key in of("keys").chain(of("imported")) {
         say(&format!(
             "{:<16} {:<10} {:<8} {:<11} {:<11} {:<11} {}",
             text(key, "realm"),

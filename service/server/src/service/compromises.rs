@@ -13,13 +13,13 @@ use crate::logs::Log;
 use crate::store::Store;
 
 impl Service {
-    /// Facts about keys of open logs that no log declares yet.
+    /// Facts about keys of open logs, and about imported ones, that no log declares yet.
     fn unlogged_facts(&self) -> Vec<CompromiseFact> {
         let ledgers: Vec<Ledger> = self.logs.all_open().iter().map(|l| l.ledger()).collect();
         let unlogged = |fact: &&CompromiseFact| {
             fact_kid(fact).is_some_and(|kid| {
                 // What fell with a key is declared in the batch that declares the key.
-                ledgers.iter().any(|l| l.announced(&kid))
+                (ledgers.iter().any(|l| l.announced(&kid)) || self.keys.imports(&kid))
                     && !ledgers.iter().any(|l| l.compromised.contains(&kid))
             })
         };

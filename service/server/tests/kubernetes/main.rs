@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use chancery::kubernetes::api::Key;
 use chancery_testkit::{Lab, RealmText, now, wait_until};
 use chancery_token::client::ClientKey;
-use chancery_token::{Algorithm, b64};
+use chancery_token::{Algorithm, PublicKey, b64};
 use peer::{ApiServer, Channel, KeyCache};
 use rustix::process::{Signal, getuid, kill_process};
 use serde_json::{Value, json};
@@ -416,6 +416,64 @@ fn imported_keys_are_listed_as_they_are_said_to_be() {
     let refused = stage.lab.run(&["reload"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("own key"), "{refused:?}");
+    assert_eq!(stage.lab.check_logs(), 1);
+}
+
+#[test]
+fn an_imported_key_that_was_stolen_is_believed_no_longer() {
+    let jwk = || ClientKey::generate(Algorithm::Es256).unwrap().signing_key().public().clone();
+    let (hidden, listed) = (jwk(), jwk());
+    let import = |kid: &str, key: &PublicKey, in_discovery: bool| {
+        let jwk = key.jwk();
+        format!(
+            "[[realms.kubernetes.imported]]\nkid = \"{kid}\"\nuntil = {}\n\
+             in_discovery = {in_discovery}\n\
+             jwk = {{ kty = \"EC\", crv = \"P-256\", x = {}, y = {} }}\n",
+            now() + 3_600,
+            jwk["x"],
+            jwk["y"]
+        )
+    };
+    // The `kid` that the API server gave a key of its own looks like a thumbprint.
+    let looks_like_one = "K9G7DESol8MKeqCZHN442AYv5EHeUNoPRoJTRPYC6Cc";
+    let both = import(looks_like_one, &hidden, false) + &import("listed", &listed, true);
+    let mut stage = Stage::started(STEADY, "", &both);
+    let own = stage.cache().accept(&stage.token("own")).unwrap();
+    let list = || -> Value {
+        serde_json::from_slice(&stage.lab.run(&["keys", "list", "--json"]).stdout).unwrap()
+    };
+    let states = |list: &Value| -> Vec<(String, String)> {
+        let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
+        let all = list["imported"].as_array().unwrap().iter();
+        all.map(|key| (text(key, "kid"), text(key, "state"))).collect()
+    };
+    let name = |kid: &str, state: &str| (kid.to_owned(), state.to_owned());
+    assert_eq!(states(&list()), [name(looks_like_one, "imported"), name("listed", "imported")]);
+    // One by the name of its tokens, the other by its thumbprint.
+    let thumbprint = listed.kid().to_string();
+    for key in [looks_like_one, &thumbprint] {
+        let answer = stage.lab.run(&["keys", "compromise", key, "--reason", "a drill"]);
+        assert!(answer.status.success(), "{answer:?}");
+    }
+    let kids = |stage: &Stage| -> Vec<String> {
+        stage.api.fetch_keys().unwrap().keys.into_iter().map(|key| key.key_id).collect()
+    };
+    assert_eq!(kids(&stage), std::slice::from_ref(&own));
+    assert_eq!(stage.key_set()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        states(&list()),
+        [name(looks_like_one, "compromised"), name("listed", "compromised")]
+    );
+    // It does not come back by a reload, nor by a restart, and the log says so.
+    let changed = both.replace("\"listed\"", "\"again\"");
+    configure(&mut stage.lab, STEADY, "", &changed);
+    let refused = stage.lab.run(&["reload"]);
+    assert!(!refused.status.success());
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("declared compromised"), "{text}");
+    assert_eq!(stage.lab.stop().code, Some(0));
+    stage.lab.start();
+    assert_eq!(kids(&stage), [own]);
     assert_eq!(stage.lab.check_logs(), 1);
 }
 

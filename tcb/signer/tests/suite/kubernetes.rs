@@ -290,6 +290,34 @@ fn an_own_key_is_not_imported() {
 }
 
 #[test]
+fn a_compromised_key_is_not_imported_again() {
+    let public = ClientKey::generate(Algorithm::Es256).unwrap().signing_key().public().clone();
+    let until = START_MS / 1_000 + 3_600;
+    let old =
+        ImportedKeyDocument { kid: "old".into(), jwk: public.jwk(), until, in_discovery: true };
+    let mut host = Host::with(|document| {
+        cluster(document);
+        kubernetes(document).imported = vec![old.clone()];
+    });
+    let keys =
+        vec![CompromisedKey { kid: (*public.kid().as_bytes()).into(), reason: "stolen".into() }];
+    match host.signer.handle(Request::Compromise(Compromise { keys, include_retired: false })) {
+        Response::Compromised(answer) => assert!(answer.gone.is_empty(), "no key of its own"),
+        other => panic!("{other:?}"),
+    }
+    let mut document = host.policy.clone();
+    document.version = 2;
+    kubernetes(&mut document).imported[0].kid = "again".into();
+    load(&mut host, &document).unwrap();
+    let all = imported(&host);
+    assert_eq!((all.len(), all[1].kid.as_str(), all[1].until), (2, "old", all[1].at), "taken back");
+    let now = host.now_s();
+    let claims = claims(now, 600, "a");
+    let token = sign(&mut host, &claims).unwrap();
+    check(&host, &token, &claims);
+}
+
+#[test]
 fn a_full_frame_of_long_claims_is_answered() {
     let mut host = Host::with(cluster);
     let now = host.now_s();
