@@ -29,6 +29,8 @@ pub struct Served {
     pub excluded: Vec<jwks::Member>,
     /// Whether the set lists a key that was made here.
     pub has_own: bool,
+    /// Whether it would list another, had that not been declared compromised.
+    pub has_fallen: bool,
 }
 
 /// All realms' key sets.
@@ -182,6 +184,7 @@ impl KeySets {
         let mut next_change = u64::MAX;
         for realm in &state.realms {
             let mut members: Vec<jwks::Member> = Vec::new();
+            let mut has_fallen = false;
             let speaks = |m: &&jwks::Member| m.issuer.as_deref() == Some(realm.issuer.as_str());
             let dead = state.dead.iter().flat_map(|past| match &past.said {
                 Some(said) => said.iter().filter(speaks).cloned().collect(),
@@ -193,6 +196,7 @@ impl KeySets {
                 let left = member.exp.is_some_and(|exp| exp <= now);
                 let known = members.iter().any(|m| m.kid == member.kid);
                 // INVARIANT I3: a key stands only in the set of the issuer that it speaks for.
+                has_fallen |= speaks(&&member) && fell && !left;
                 if speaks(&&member) && !fell && !left && !known {
                     next_change = next_change.min(member.exp.unwrap_or(u64::MAX));
                     members.push(member);
@@ -222,6 +226,7 @@ impl KeySets {
                 members,
                 excluded,
                 has_own,
+                has_fallen,
             };
             sets.insert(realm.name.clone(), Arc::new(served));
         }

@@ -3,8 +3,12 @@
 //! | method | answers | `UNAVAILABLE` |
 //! |---|---|---|
 //! | Sign | header and signature of the claims as they came, logged before | within `answer_within_ms` of a hung, slow or missing signer |
-//! | FetchKeys | every key that a live token may need, with the time of the last change | before the realm has a key: an empty list would end the API server, or freeze its keys |
+//! | FetchKeys | every key that a live token may need, with the time of the last change | before the realm ever had a key: an empty list would end the API server |
 //! | Metadata | the realm's longest lifetime | when the realm left the policy |
+//!
+//! An empty list would also have the API server go on believing the keys that it knows. Where every key
+//! of the realm was declared compromised and the signer has not made the next one, because it hangs,
+//! FetchKeys lists one key that nobody has the private half of, excluded from discovery.
 //!
 //! A refusal of the policy is `PERMISSION_DENIED`, a request that is not as it should be
 //! `INVALID_ARGUMENT`; each begins with the stable reason code. kube-apiserver shows the text to
@@ -12,7 +16,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
@@ -28,8 +32,8 @@ use tonic_prost::ProstCodec;
 
 use super::Settings;
 use super::api::{
-    FETCH_KEYS, FetchKeysRequest, FetchKeysResponse, METADATA, MetadataRequest, MetadataResponse,
-    SIGN, SignJwtRequest, SignJwtResponse,
+    FETCH_KEYS, FetchKeysRequest, FetchKeysResponse, Key, METADATA, MetadataRequest,
+    MetadataResponse, SIGN, SignJwtRequest, SignJwtResponse,
 };
 use super::keys::{self, LastChange};
 use crate::audit::Context;
@@ -47,11 +51,14 @@ struct Endpoint {
     service: Arc<Service>,
     settings: Settings,
     changed: Mutex<LastChange>,
+    /// Listed where the list would be empty.
+    nobodys: OnceLock<Option<Key>>,
 }
 
 /// The three methods; every other path is unknown to gRPC.
 pub fn router(service: Arc<Service>, settings: Settings) -> Router {
-    let endpoint = Endpoint { service, settings, changed: Mutex::default() };
+    let endpoint =
+        Endpoint { service, settings, changed: Mutex::default(), nobodys: OnceLock::new() };
     Router::new()
         .route(SIGN, post(sign))
         .route(FETCH_KEYS, post(fetch_keys))
@@ -134,16 +141,21 @@ impl Endpoint {
 
     fn fetch_keys(&self) -> Result<FetchKeysResponse, Status> {
         let realm = self.realm()?;
-        let served = self.service.keys.get(&realm.name).filter(|served| served.has_own);
+        let hint = self.settings.refresh_hint(realm.schedule.publish_lead_s);
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let served = self.service.keys.get(&realm.name);
+        let had_keys = changed.is_stamped();
+        let served = served.filter(|s| had_keys || s.has_own || s.has_fallen);
         let Some(served) = served else {
             return Err(Status::unavailable("the realm has no key yet; is a signer attached?"));
         };
-        let keys = keys::of(&served);
-        let hint = self.settings.refresh_hint(realm.schedule.publish_lead_s);
-        let at = {
-            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-            changed.stamp(&keys, SystemTime::now())
-        };
+        let mut keys = keys::of(&served);
+        if keys.is_empty() {
+            let nobodys = self.nobodys.get_or_init(keys::nobodys).clone();
+            keys.push(nobodys.ok_or_else(|| Status::unavailable("the realm has no key left"))?);
+        }
+        let at = changed.stamp(&keys, SystemTime::now());
+        drop(changed);
         self.service.metrics.kubernetes.fetched(crate::now());
         Ok(FetchKeysResponse {
             keys,

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use chancery_token::{Algorithm, PublicKey, jwks};
+use chancery_token::{Algorithm, PublicKey, RsaBits, SigningKey, jwks};
 
 use super::api::{Key, Timestamp};
 use crate::keyset::Served;
@@ -50,6 +50,19 @@ pub fn of(served: &Served) -> Vec<Key> {
     [list(&served.members, false), list(&served.excluded, true)].concat()
 }
 
+/// A key that verifies nothing: its private half is gone before anybody sees the other. `None` where the
+/// machine has no randomness.
+#[must_use]
+pub fn nobodys() -> Option<Key> {
+    let key = SigningKey::generate(Algorithm::Es256, RsaBits::B2048).ok()?;
+    let public = key.public();
+    Some(Key {
+        key_id: public.kid().to_string(),
+        key: spki(public)?,
+        exclude_from_oidc_discovery: true,
+    })
+}
+
 /// When the keys last changed: the API server believes nothing new without a new time, and rebuilds
 /// everything at each new one.
 #[derive(Debug, Default)]
@@ -59,6 +72,12 @@ pub struct LastChange {
 }
 
 impl LastChange {
+    /// Whether keys were ever told.
+    #[must_use]
+    pub fn is_stamped(&self) -> bool {
+        self.at.is_some()
+    }
+
     /// The time to say with these keys: `now` if they changed, and always after the time said before.
     pub fn stamp(&mut self, keys: &[Key], now: SystemTime) -> Timestamp {
         if let Some(at) = self.at

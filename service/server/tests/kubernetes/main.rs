@@ -478,6 +478,40 @@ fn an_imported_key_that_was_stolen_is_believed_no_longer() {
 }
 
 #[test]
+fn a_stolen_key_of_a_hung_signer_is_believed_no_longer() {
+    let mut stage = Stage::started(STEADY, "", "");
+    let token = stage.token("stolen");
+    let mut cache = stage.cache();
+    let stolen = cache.accept(&token).unwrap();
+    let signer = stage.lab.signer_pid().unwrap();
+    kill_process(signer, Signal::STOP).unwrap();
+    // The signer does not answer, so neither does the command in time; the fact is stored first.
+    let _ = stage.lab.run(&["keys", "compromise", &stolen, "--reason", "a drill"]);
+    let keys = stage.api.fetch_keys().unwrap();
+    assert_eq!(keys.keys.len(), 1, "an empty list would change nothing");
+    assert!(keys.keys[0].exclude_from_oidc_discovery && keys.keys[0].key_id != stolen);
+    assert_eq!(stage.api.fetch_keys().unwrap(), keys, "the same, and at the same time");
+    cache.take(keys).unwrap();
+    assert!(cache.accept(&token).is_err());
+    // Nor does a restarted service, which never told anybody of keys, leave it believed.
+    stage.lab.kill_service();
+    stage.lab.spawn();
+    let mut first = None;
+    wait_until("keys", Duration::from_secs(20), || {
+        first = stage.api.fetch_keys().ok();
+        first.is_some()
+    });
+    let first = first.unwrap();
+    assert!(first.keys.len() == 1 && first.keys[0].key_id != stolen, "{first:?}");
+    kill_process(signer, Signal::CONT).unwrap();
+    wait_until("a token under a fresh key", Duration::from_secs(40), || {
+        let claims = b64::encode(stage.api.claims("after").to_string().as_bytes());
+        let token = stage.api.sign(&claims);
+        token.is_ok_and(|token| stage.cache().accept(&token).is_ok_and(|kid| kid != stolen))
+    });
+}
+
+#[test]
 fn development_mode_serves_a_cluster_on_demand() {
     let mut lab = Lab::new(CHANCERY);
     let socket = lab.folder().join("k.sock");
