@@ -31,6 +31,8 @@ pub struct Key {
     pub announced_at: u64,
     /// How much earlier than it signs its window was announced to begin, in seconds.
     early_s: u64,
+    /// The latest `iat` among its tokens, where somebody else's clock sets it: that may be ahead.
+    last_iat: Option<u64>,
     /// Seconds for which the schedule wanted it to sign.
     scheduled_s: u64,
 }
@@ -82,6 +84,16 @@ impl Key {
     /// Takes note of a token that the key is about to sign.
     pub fn note_expiry(&mut self, exp: u64) {
         self.facts.last_exp = Some(self.facts.last_exp.map_or(exp, |last| last.max(exp)));
+    }
+
+    /// Takes note of an `iat` that another clock set.
+    pub fn note_iat(&mut self, iat: u64) {
+        self.last_iat = self.last_iat.max(Some(iat));
+    }
+
+    /// The first second at which its window may end: what it signed stays within (INVARIANT I3).
+    fn least_end(&self) -> u64 {
+        self.last_iat.map_or(0, |iat| iat.saturating_add(1))
     }
 
     fn destroy(&mut self) {
@@ -450,6 +462,7 @@ impl Lane {
             public,
             announced_at,
             early_s: self.early_s(),
+            last_iat: None,
             // The first window may have to reach further than the schedule, to its successor.
             scheduled_s: match self.schedule.rotation {
                 Rotation::Automatic => signs_until.saturating_sub(nbf),
@@ -489,9 +502,11 @@ impl Lane {
             self.rotation_due = false;
             return Ok(Some(now_s));
         }
-        let from = now_s
+        let led = now_s
             .saturating_add(self.facts.lead_s(now_s, &self.schedule))
             .saturating_add(self.schedule.margin_s());
+        let signed = self.keys.iter().map(Key::least_end).max().unwrap_or(0);
+        let from = led.max(signed);
         let pending = self.keys.iter().filter(|k| k.facts.has_private && k.facts.nbf > now_s);
         let next = pending.map(|k| k.facts.nbf).min();
         if let Some(next) = next
@@ -524,17 +539,19 @@ impl Lane {
 
     fn narrow_all(&mut self, now_s: u64, log: &mut Log) -> Result<(), log::Error> {
         // A token of this very second stays within the window (INVARIANT I3).
-        let end = now_s.saturating_add(1);
+        let mut last = now_s.saturating_add(1);
         for key in &mut self.keys {
+            let end = now_s.saturating_add(1).max(key.least_end());
             if key.facts.signs_until > end {
                 narrow(key, end.max(key.facts.nbf), log)?;
             }
+            last = last.max(end);
             key.destroy();
         }
         // Pending keys signed nothing: no relying party needs them.
         self.keys.retain(|k| k.facts.nbf <= now_s);
         // Should the realm come back, its chain of windows starts behind this moment.
-        self.facts.last_end = self.facts.last_end.map(|last| last.min(end));
+        self.facts.last_end = self.facts.last_end.map(|end| end.min(last));
         Ok(())
     }
 }

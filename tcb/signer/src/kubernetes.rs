@@ -86,6 +86,7 @@ pub(crate) fn append(
     let entry = TokenEntry::of(*kid.as_bytes(), iat, exp, signing_input.as_bytes());
     desk.log.append(&Entry::Token(entry))?;
     key.note_expiry(exp);
+    key.note_iat(iat);
     let signs_until = key.facts.signs_until;
     let lane = (realm.name.clone(), algorithm);
     desk.appended.push(Appended { index, signing_input, lane, kid, signs_until, verify: true });

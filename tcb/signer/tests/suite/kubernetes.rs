@@ -199,6 +199,48 @@ fn a_clock_that_is_ahead_waits_for_the_next_key() {
 }
 
 #[test]
+fn no_window_is_narrowed_over_a_token_of_a_clock_that_is_ahead() {
+    let mut host = Host::with(|document| {
+        cluster(document);
+        document.realms[0].schedule.rotate_every_s = 60;
+    });
+    // A realm that leaves the policy retires its keys within this second, or that of its tokens.
+    let ahead = claims(host.now_s() + 9, 600, "a");
+    let token = sign(&mut host, &ahead).unwrap();
+    let mut document = host.policy.clone();
+    document.version = 2;
+    document.realms[0].name = "other".into();
+    load(&mut host, &document).unwrap();
+    check(&host, &token, &ahead);
+    let narrowed = host.entries().into_iter().filter_map(|entry| match entry {
+        Entry::Narrowing(narrowing) => Some(narrowing.signs_until),
+        _ => None,
+    });
+    assert_eq!(narrowed.max(), Some(host.now_s() + 10), "and no later");
+
+    // A rotation, whose successor would take over before that.
+    let mut host = Host::with(|document| {
+        cluster(document);
+        document.realms[0].schedule.rotate_every_s = 60;
+    });
+    let (began, realm) = (host.now_s(), host.policy.realms[0].name.clone());
+    let ahead = claims(began + 10, 600, "a");
+    let token = sign(&mut host, &ahead).unwrap();
+    match host.signer.handle(Request::Rotate(Rotate { realm })) {
+        Response::Rotating(rotating) => assert_eq!(rotating.active_from[0].1, began + 11),
+        other => panic!("{other:?}"),
+    }
+    host.prepare(Vec::new());
+    commit(&mut host);
+    let first = check(&host, &token, &ahead);
+    host.run_s(12);
+    let now = host.now_s();
+    let claims = claims(now, 600, "b");
+    let token = sign(&mut host, &claims).unwrap();
+    assert_ne!(check(&host, &token, &claims), first);
+}
+
+#[test]
 fn a_raised_ceiling_waits_for_a_key_that_announced_it() {
     let mut host = Host::with(cluster);
     let mut document = host.policy.clone();
