@@ -384,6 +384,7 @@ impl Lane {
             changed = true;
         }
         let may = !self.closed && now.is_trusted() && log.waiting() < MAX_WAITING_ENTRIES;
+        self.rotation_due |= self.lags_ceiling(now);
         if self.rotation_due && may {
             changed |= self.rotate(now.seconds(), log, rsa)?.is_some();
         }
@@ -406,6 +407,15 @@ impl Lane {
             notices.push(Notice { code: "signing_stopped".into(), text });
         }
         self.signing = signing;
+    }
+
+    /// Whether the key that signs announced a lower ceiling than the policy grants, and no other is to
+    /// follow: kube-apiserver asks once for the ceiling, and hears the lowest until the next key signs.
+    fn lags_ceiling(&self, now: Now) -> bool {
+        let pending = self.keys.iter().any(|k| k.facts.has_private && k.facts.nbf > now.seconds());
+        let active = self.active(now).and_then(|at| self.keys.get(at));
+        let raised = |key: &Key| key.facts.max_lifetime_s < self.schedule.max_lifetime_s;
+        self.kubernetes && !pending && active.is_some_and(raised)
     }
 
     fn gap_notice(&self, gap_s: u64, nbf: u64) -> Notice {

@@ -260,6 +260,25 @@ fn a_raised_ceiling_waits_for_a_key_that_announced_it() {
 }
 
 #[test]
+fn a_raised_ceiling_makes_a_rotation_due() {
+    let mut host = Host::with(|document| {
+        cluster(document);
+        document.realms[0].schedule.rotate_every_s = 86_400;
+    });
+    let mut document = host.policy.clone();
+    document.version = 2;
+    document.realms[0].schedule.max_lifetime_s = 700;
+    load(&mut host, &document).unwrap();
+    host.run_s(20);
+    let claims = claims(host.now_s(), 700, "a");
+    let token = sign(&mut host, &claims).unwrap();
+    check(&host, &token, &claims);
+    assert_eq!(host.announced().len(), 2);
+    host.run_s(60);
+    assert_eq!(host.announced().len(), 2, "once");
+}
+
+#[test]
 fn a_realm_never_changes_its_kind() {
     let mut host = Host::with(cluster);
     let mut document = host.policy.clone();
