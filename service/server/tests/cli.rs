@@ -364,6 +364,72 @@ fn prove_proves_what_is_there_and_nothing_else() {
     assert_code(&piped, 0);
 }
 
+/// The service as it is, but for what it says where a leaf stands.
+fn lying(lab: &Lab, says: impl Fn() -> (u16, String) + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (web, true_url) = (chancery_testkit::Web::new(), lab.url());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut line = String::new();
+            let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
+            std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+            let mut header = String::from("-");
+            while !header.trim().is_empty() {
+                header.clear();
+                std::io::BufRead::read_line(&mut reader, &mut header).unwrap();
+            }
+            let path = line.split(' ').nth(1).unwrap();
+            let (status, body) = if path.contains("/by-digest/") {
+                says()
+            } else {
+                let answer = web.get(&format!("{true_url}{path}"));
+                (answer.status, answer.text())
+            };
+            let length = body.len();
+            let head = format!(
+                "HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    url
+}
+
+/// What was not searched is not found out, and neither is what a lie hides.
+#[test]
+fn prove_says_no_only_where_the_whole_log_of_the_key_was_searched() {
+    let lab = lab();
+    let parts: Vec<String> = a_token(&lab).split('.').map(str::to_owned).collect();
+    let of = |part: &str| -> Value {
+        serde_json::from_slice(&chancery_token::b64::decode(part).unwrap()).unwrap()
+    };
+    let spelled = |value: &Value| chancery_token::b64::encode(value.to_string().as_bytes());
+    let (mut header, mut claims) = (of(&parts[0]), of(&parts[1]));
+    claims["jti"] = "0d1c6b0e-4c1c-4b26-9d3a-6f4f6a1b2c3d".into();
+    let foreign = format!("{}.{}.{}", parts[0], spelled(&claims), parts[2]);
+    for (status, says, code, why) in [
+        (404, r#"{"searched":1}"#, 2, "only the first 1 of its"),
+        (200, r#"{"index":0}"#, 2, "and it is not"),
+        (501, "{}", 2, "HTTP 501"),
+        (404, "nothing here", 2, "HTTP 404"),
+        (404, r#"{"searched":1000000}"#, 1, "no log that was searched"),
+    ] {
+        let url = lying(&lab, move || (status, says.to_owned()));
+        let refused = lab.run_plain(&["prove", "--url", &url, &foreign]);
+        assert_code(&refused, code);
+        assert!(err(&refused).contains(why), "{}", err(&refused));
+    }
+    // In logs of other keys it is not to be expected.
+    header["kid"] = chancery_token::b64::encode(&[7; 32]).into();
+    let stranger = format!("{}.{}.{}", spelled(&header), spelled(&claims), parts[2]);
+    let unknown = lab.run_plain(&["prove", "--url", &lab.url(), &stranger]);
+    assert_code(&unknown, 2);
+    assert!(err(&unknown).contains("no signer of this service"), "{}", err(&unknown));
+    let named = ["prove", "--url", &lab.url(), "--log", &lab.log_id(), &stranger];
+    assert_code(&lab.run_plain(&named), 1);
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {

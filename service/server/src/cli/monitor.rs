@@ -23,6 +23,8 @@ use self::memory::Memory;
 use self::report::Report;
 use super::fetch::Place;
 
+pub use self::served::open_signed_set;
+
 /// `chancery monitor`
 #[derive(Debug, Args)]
 #[command(

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 use chancery_entry::{Entry, TokenEntry};
 use chancery_tlog::note::VerifierKey;
-use chancery_tlog::{Hash, LogId, TlogProof, leaf_hash};
+use chancery_tlog::{Checkpoint, Hash, LogId, TlogProof, leaf_hash};
+use chancery_token::jwks::Member;
 use chancery_token::{KeyId, json, jws};
 use chancery_validate::log::Search;
 use clap::Args;
 use serde_json::{Map, Value};
 
 use super::fetch::{Place, Web};
+use super::monitor::open_signed_set;
 use super::{DEFAULT_DATA, complain, read_token, say, send};
 use crate::control::Command;
 
@@ -31,8 +33,8 @@ pub struct ProveArgs {
     /// Data folder of the running service
     #[arg(long, env = "CHANCERY_DATA", default_value = DEFAULT_DATA)]
     data: PathBuf,
-    /// The log to look in for a token that names none, as Kubernetes' tokens do (default: every log
-    /// in /signers)
+    /// The log to look in for a token that names none, as Kubernetes' tokens do (default: those in
+    /// /signers whose signer has the token's key)
     #[arg(long, value_name = "LOG_ID")]
     log: Option<LogId>,
     /// The token, or - for standard input
@@ -54,28 +56,28 @@ pub fn prove(args: &ProveArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let jti = claims.get("jti").and_then(Value::as_str);
-    let found = match jti.and_then(address) {
+    let named = jti.and_then(address);
+    let found = match named {
         Some(address) if args.log.is_none_or(|log| log == address.0) => Some(address),
         Some((log, _)) => anyhow::bail!("the token names log `{log}`; leave `--log` out"),
-        None => search(&base, args.log, &leaf)?,
+        None => search(&base, &logs_of(&base, args.log, &compact)?, &leaf)?,
     };
     let Some((log, index)) = found else {
         complain("not proved: no log that was searched holds this token");
         return Ok(ExitCode::from(1));
     };
     let place = Place::parse(&format!("{base}/log/{log}"));
-    let vkey = String::from_utf8(place.read("vkey")?)?;
-    let vkey = VerifierKey::parse(vkey.trim_end())?;
-    let public: Result<[u8; 32], _> = vkey.public_key().try_into();
-    if !public.is_ok_and(|p| LogId::of(&p) == log) {
-        anyhow::bail!("the server's verifier key is not that of log `{log}`");
-    }
+    let vkey = key_of(&place, log)?;
     let text = String::from_utf8(place.read(&format!("proof/{index}"))?)?;
     let proof = TlogProof::parse(&text)?;
     if proof.index != index {
         anyhow::bail!("the server proved entry {} instead of {index}", proof.index);
     }
     if let Err(e) = proof.verify(&leaf, &[vkey]) {
+        if named.is_none() {
+            // The token did not name this place: a false answer says nothing about the token.
+            anyhow::bail!("the server says that the token is at {log}.{index}, and it is not: {e}");
+        }
         complain(&format!("not proved: the log does not hold this token at {log}.{index}: {e}"));
         return Ok(ExitCode::from(1));
     }
@@ -107,20 +109,71 @@ fn address(jti: &str) -> Option<(LogId, u64)> {
     Some((log.parse().ok()?, index.parse().ok()?))
 }
 
-/// Asks the service where the leaf stands. Its answer is believed only with a proof.
-fn search(base: &str, log: Option<LogId>, leaf: &Hash) -> anyhow::Result<Option<(LogId, u64)>> {
-    let web = Web::new();
-    let logs = match log {
-        Some(log) => vec![log],
-        None => living(&web, base)?,
-    };
+/// The verifier key of a log, which certifies itself.
+fn key_of(place: &Place, log: LogId) -> anyhow::Result<VerifierKey> {
+    let vkey = String::from_utf8(place.read("vkey")?)?;
+    let vkey = VerifierKey::parse(vkey.trim_end())?;
+    let public: Result<[u8; 32], _> = vkey.public_key().try_into();
+    if !public.is_ok_and(|p| LogId::of(&p) == log) {
+        anyhow::bail!("the server's verifier key is not that of log `{log}`");
+    }
+    Ok(vkey)
+}
+
+/// The logs to search: the one that is named, or those whose signers sign that the token's key is
+/// theirs. In any other the token is not to be expected, so its absence there says nothing.
+fn logs_of(
+    base: &str,
+    named: Option<LogId>,
+    compact: &jws::Compact<'_>,
+) -> anyhow::Result<Vec<LogId>> {
+    if let Some(log) = named {
+        return Ok(vec![log]);
+    }
+    let kid = compact.header.kid.as_deref().unwrap_or_default();
+    let (logs, is_cut) = living(&Web::new(), base)?;
+    let mut own = Vec::new();
     for log in logs {
+        let place = Place::parse(&format!("{base}/log/{log}"));
+        let Some(set) = place.read_if_there("keys.jwt")? else { continue };
+        let (_, members) = open_signed_set(&set, &key_of(&place, log)?, log)
+            .map_err(|why| anyhow::anyhow!("the keys of log `{log}`: {why}"))?;
+        // An imported key names no log: its tokens are in none.
+        let here = |named: &str| named.starts_with(&format!("{log}."));
+        let is_own = |member: &Member| member.kid == kid && member.log.as_deref().is_some_and(here);
+        if members.iter().any(is_own) {
+            own.push(log);
+        }
+    }
+    if own.is_empty() {
+        let more = if is_cut { "; not all of its logs were looked at" } else { "" };
+        anyhow::bail!(
+            "no signer of this service says that key `{}` is its own{more}; name the log to look in \
+             with `--log`",
+            kid.escape_debug()
+        );
+    }
+    Ok(own)
+}
+
+/// Asks the service where the leaf stands. Its answer is believed only with a proof, and that the leaf
+/// is nowhere only if the whole log was searched, as long as the log's signer said that it is.
+fn search(base: &str, logs: &[LogId], leaf: &Hash) -> anyhow::Result<Option<(LogId, u64)>> {
+    let web = Web::new();
+    let mut unsearched = None;
+    for &log in logs {
+        let place = Place::parse(&format!("{base}/log/{log}"));
+        let key = key_of(&place, log)?;
+        let (checkpoint, _) = Checkpoint::open(&place.read("checkpoint")?, &[key])?;
         let url = format!("{base}/log/{log}/{}", Search::path(leaf));
         let (status, body) = web.get_with_status(&url)?;
         match (status, Search::parse(&body)) {
             (200, Some(Search::At(index))) => return Ok(Some((log, index))),
-            (404, Some(Search::Absent { searched })) => {
+            (404, Some(Search::Absent { searched })) if searched >= checkpoint.size => {
                 complain(&format!("log {log}: not among its first {searched} entries"));
+            }
+            (404, Some(Search::Absent { searched })) => {
+                unsearched = Some((log, searched, checkpoint.size));
             }
             _ => {
                 let text = String::from_utf8_lossy(&body);
@@ -128,16 +181,24 @@ fn search(base: &str, log: Option<LogId>, leaf: &Hash) -> anyhow::Result<Option<
             }
         }
     }
+    if let Some((log, searched, size)) = unsearched {
+        anyhow::bail!(
+            "log {log}: only the first {searched} of its {size} entries can be searched yet; ask again"
+        );
+    }
     Ok(None)
 }
 
-/// The logs that the service lists, that of the attached signer first.
-fn living(web: &Web, base: &str) -> anyhow::Result<Vec<LogId>> {
+/// The logs that the service lists, that of the attached signer first, and whether there are more
+/// than are looked at.
+fn living(web: &Web, base: &str) -> anyhow::Result<(Vec<LogId>, bool)> {
     let signers: Value = serde_json::from_slice(&web.get(&format!("{base}/signers"))?)?;
     let list = signers.as_array().or_else(|| signers.get("signers")?.as_array());
     let list = list.map_or(&[][..], Vec::as_slice);
     let is_attached = |s: &&Value| s.get("attached").and_then(Value::as_bool) == Some(true);
     let (attached, others): (Vec<&Value>, Vec<&Value>) = list.iter().partition(is_attached);
     let ids = attached.into_iter().chain(others).filter_map(|s| s.get("log_id")?.as_str());
-    Ok(ids.filter_map(|id| id.parse().ok()).take(MAX_LOGS).collect())
+    let mut ids = ids.filter_map(|id| id.parse().ok());
+    let logs = ids.by_ref().take(MAX_LOGS).collect();
+    Ok((logs, ids.next().is_some()))
 }
