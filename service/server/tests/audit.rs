@@ -102,6 +102,10 @@ fn every_decision_is_found_before_and_after_it_is_in_a_segment() {
         assert_eq!((&blast["tokens"], &blast["still_valid"]), (&json!(4), &json!(true)));
         assert_eq!(blast["by_audience"].as_array().unwrap().len(), 2);
         assert!(find(lab, &["--client", "nobody"]).is_empty());
+        // Base64url may begin like an option.
+        for name in ["--kid", "--blast-radius", "--jti", "--request-id"] {
+            assert!(find(lab, &[name, "-x"]).iter().all(|found| found["tokens"] == 0), "{name}");
+        }
         assert!(find(lab, &["--to", "2020-01-01"]).is_empty());
         assert_eq!(find(lab, &["--first-seen", "client,audience", "--last", "1h"]).len(), 3);
     };

@@ -53,7 +53,7 @@ pub struct FindArgs {
     #[arg(long)]
     audience: Option<String>,
     /// Key id
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     kid: Option<String>,
     /// granted, refused, voided or changed
     #[arg(long, value_parser = outcome)]
@@ -65,13 +65,13 @@ pub struct FindArgs {
     #[arg(long)]
     address: Option<String>,
     /// Request id, from the header `x-request-id`
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     request_id: Option<String>,
     /// One token, by its `jti`
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     jti: Option<String>,
     /// One token, by the SHA-256 of its signing input, hexadecimal or base64url
-    #[arg(long, value_parser = digest, conflicts_with = "jti")]
+    #[arg(long, value_parser = digest, conflicts_with = "jti", allow_hyphen_values = true)]
     digest: Option<[u8; 32]>,
     /// One token, by itself; `-` reads standard input
     #[arg(long, conflicts_with_all = ["jti", "digest"])]
@@ -85,7 +85,8 @@ pub struct FindArgs {
         conflicts_with = "count_by")]
     first_seen: Vec<Column>,
     /// What a key signed: how many tokens, for whom, until when the last one is valid
-    #[arg(long, value_name = "KID", conflicts_with_all = ["kid", "count_by", "first_seen"])]
+    #[arg(long, value_name = "KID", conflicts_with_all = ["kid", "count_by", "first_seen"],
+        allow_hyphen_values = true)]
     blast_radius: Option<String>,
     /// At most so many records, the oldest first
     #[arg(long, default_value_t = LIMIT)]
