@@ -12,6 +12,7 @@ pub mod api;
 pub mod endpoint;
 pub mod import;
 pub mod keys;
+pub mod reload;
 pub mod settings;
 
 use std::future::Future;

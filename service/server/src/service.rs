@@ -26,6 +26,7 @@ use crate::inception::{Heads, Seen};
 use crate::issue::Issuer;
 use crate::journal::{Journal, Progress};
 use crate::keyset::KeySets;
+use crate::kubernetes;
 use crate::ledger::{Kid, SummaryKey};
 use crate::link::LinkError;
 use crate::logs::{Batch, Log, LogError, Logs};
@@ -482,8 +483,13 @@ impl Service {
         let _one_at_a_time = self.reloading.lock().await;
         let mut config = config.clone();
         config.witnessed = witnessing::policy(&config, self.directory.as_ref())?;
-        if let Err(why) = self.keys.check_imports(&config.realms) {
+        let running = self.config.kubernetes.as_ref();
+        let imports = self.keys.check_imports(&config.realms);
+        if let Err(why) = imports.and(kubernetes::reload::check(running, &config)) {
             return Ok(Err(why));
+        }
+        for name in kubernetes::reload::in_vain(running, &config) {
+            tracing::warn!("`{name}` changed; that takes a restart of the service");
         }
         let version = policies::settle(&self.store, &config).await?;
         let number = version.document.version;
