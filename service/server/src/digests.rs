@@ -36,9 +36,6 @@ const KEEP_UP_EVERY: Duration = Duration::from_secs(1);
 const LOOKUP_CATCHES_UP: u64 = FLUSH_LEAVES;
 /// Leaves of one log before it is the next one's turn.
 const LEAVES_A_TURN: u64 = 16 * FLUSH_LEAVES;
-/// Indexes that are open at a time, each with up to a megabyte of leaves and 24 files.
-const MAX_OPEN: usize = 64;
-
 /// Why an index cannot answer.
 #[derive(Debug, thiserror::Error)]
 pub enum DigestError {
@@ -48,6 +45,9 @@ pub enum DigestError {
          `storage.digest_index`"
     )]
     Off,
+    /// No key of the log counts any more, so no index of it is kept.
+    #[error("no index is kept of a log none of whose keys counts any more")]
+    Past,
     /// The log cannot be read, or contradicts itself.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -74,7 +74,10 @@ pub struct Answer {
 pub struct Digests {
     folder: PathBuf,
     on: AtomicBool,
+    /// Each has up to a megabyte of leaves and 24 files; there are as many as logs whose keys count.
     open: Mutex<HashMap<LogId, Arc<Kept>>>,
+    /// Held by whoever opens one: two could each take the other's files for leftovers.
+    opening: tokio::sync::Mutex<()>,
 }
 
 /// One open index.
@@ -89,7 +92,12 @@ impl Digests {
     /// Indexes below this folder; none is open yet.
     #[must_use]
     pub fn new(folder: PathBuf, on: bool) -> Self {
-        Self { folder, on: AtomicBool::new(on), open: Mutex::default() }
+        Self {
+            folder,
+            on: AtomicBool::new(on),
+            open: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+        }
     }
 
     fn opened(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Kept>>> {
@@ -103,6 +111,10 @@ impl Digests {
     pub async fn find(&self, log: &Log, leaf: Hash) -> Result<Answer, DigestError> {
         if !self.on.load(Ordering::Relaxed) {
             return Err(DigestError::Off);
+        }
+        // Strangers ask: old logs would be read whole for them, and their indexes kept.
+        if !log.has_ledger() {
+            return Err(DigestError::Past);
         }
         let kept = self.kept(log).await?;
         let behind = log.size_and_root().0.saturating_sub(kept.index.covered());
@@ -124,8 +136,13 @@ impl Digests {
     }
 
     async fn kept(&self, log: &Log) -> Result<Arc<Kept>, DigestError> {
-        if let Some(kept) = self.opened().get(&log.id()) {
-            return Ok(Arc::clone(kept));
+        let known = || self.opened().get(&log.id()).cloned();
+        if let Some(kept) = known() {
+            return Ok(kept);
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(kept) = known() {
+            return Ok(kept);
         }
         let folder = self.folder.join(log.id_text());
         let (of, id) = (folder.clone(), log.id());
@@ -146,12 +163,8 @@ impl Digests {
         let end = runs.last().map_or(0, |run| run.stretch().to);
         let index = Index::new(&folder, id, runs, log.tree_at(end).await?);
         let kept = Arc::new(Kept { index, growing: tokio::sync::Mutex::default() });
-        let mut open = self.opened();
-        if open.len() >= MAX_OPEN {
-            // Those in use are opened again from their files.
-            open.clear();
-        }
-        Ok(Arc::clone(open.entry(id).or_insert(kept)))
+        self.opened().insert(id, Arc::clone(&kept));
+        Ok(kept)
     }
 
     /// Adds up to `most` further leaves of the log, tile by tile.
@@ -212,19 +225,17 @@ impl Digests {
         }
     }
 
-    /// One turn for every log whose keys still count, and those that were asked for. Says whether one
-    /// of them is still behind; the last failure, after the others had their turn.
+    /// One turn for every log whose keys still count. Says whether one of them is still behind; the last
+    /// failure, after the others had their turn.
     async fn turn(&self, service: &Service) -> Result<bool, DigestError> {
-        let mut logs: Vec<LogId> = service.logs.all_open().iter().map(|log| log.id()).collect();
-        logs.extend(self.opened().keys().copied());
-        logs.sort_unstable();
-        logs.dedup();
+        let logs = service.logs.all_open();
+        self.opened().retain(|id, _| logs.iter().any(|log| log.id() == *id));
         let mut result = Ok(false);
-        for id in logs {
-            match self.turn_of(service, id).await {
+        for log in logs {
+            match self.turn_of(&log).await {
                 Ok(behind) => result = result.map(|others| others || behind),
                 Err(e) => {
-                    self.opened().remove(&id);
+                    self.opened().remove(&log.id());
                     result = Err(e);
                 }
             }
@@ -232,10 +243,9 @@ impl Digests {
         result
     }
 
-    async fn turn_of(&self, service: &Service, id: LogId) -> Result<bool, DigestError> {
-        let log = service.logs.open(id).await?;
-        let kept = self.kept(&log).await?;
-        self.grow(&log, &kept, LEAVES_A_TURN).await?;
+    async fn turn_of(&self, log: &Log) -> Result<bool, DigestError> {
+        let kept = self.kept(log).await?;
+        self.grow(log, &kept, LEAVES_A_TURN).await?;
         let behind = kept.index.covered() < log.size_and_root().0;
         // Joining files of gigabytes must not keep the others waiting.
         tokio::task::spawn_blocking(move || {

@@ -219,6 +219,11 @@ impl Log {
         Self { has_ledger: false, ..log }.opened(false).await
     }
 
+    /// Whether its entries were read, as those of every log are whose keys count.
+    pub const fn has_ledger(&self) -> bool {
+        self.has_ledger
+    }
+
     /// The log as it is published.
     async fn opened(self, with_ledger: bool) -> Result<Self, LogError> {
         let mut log = self;

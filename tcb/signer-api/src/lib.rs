@@ -24,8 +24,9 @@ mod messages;
 pub use frame::{FrameBuffer, encode};
 pub use messages::*;
 
-/// The protocol version of this crate.
-pub const PROTOCOL_VERSION: u16 = 1;
+/// The protocol version of this crate: 2 adds witnessed roots, statements about the audit, and claims that
+/// an API server composed.
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The largest frame body, in bytes: a policy of 4 MiB or a thousand signed tokens fits; a hostile
 /// length cannot make either side allocate more.

@@ -28,7 +28,7 @@ pub async fn by_digest(
             Json(json!({"index": index, "searched": searched})).into_response()
         }
         Ok(Answer { index: None, searched }) => absent(searched),
-        Err(e @ DigestError::Off) => {
+        Err(e @ (DigestError::Off | DigestError::Past)) => {
             errors::problem(StatusCode::NOT_IMPLEMENTED, "no_digest_index", &e.to_string())
         }
         Err(DigestError::Log(e)) => return logs::failed(&e),
