@@ -107,6 +107,18 @@ impl Ledger {
         self.keys.contains_key(kid)
     }
 
+    /// The lowest ceiling of a token's lifetime among a realm's keys that sign at `now` or later, in
+    /// seconds; `None` without such keys.
+    #[must_use]
+    pub fn lowest_ceiling(&self, realm: &str, now: u64) -> Option<u64> {
+        let signs = |key: &&KeyRecord| {
+            key.announcement.realm == realm
+                && key.signs_until > now
+                && !self.compromised.contains(&key.announcement.kid)
+        };
+        self.keys.values().filter(signs).map(|key| key.announcement.max_lifetime_s).min()
+    }
+
     /// The key itself and, in its realm, every other key that was pending or active at `at`; the
     /// retired ones too on request. A thief of one has likely seen them all.
     #[must_use]

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use chancery_policy::RealmDocument;
 use chancery_signer_api::{FaultCode, LoadPolicy, Request, Response, Welcome};
 use chancery_tlog::LogId;
 use serde::{Deserialize, Serialize};
@@ -474,6 +475,18 @@ impl Service {
         self.logs.all_open().iter().any(|log| log.ledger().announced(kid))
     }
 
+    /// The longest lifetime that every key of a realm signs which signs now or will, as far as it is
+    /// known: the policy's may be raised sooner.
+    #[must_use]
+    pub fn ceiling(&self, realm: &RealmDocument) -> u64 {
+        let living = self.attached().map(|signer| signer.log_id);
+        let logs = self.logs.all_open().into_iter();
+        let mut living = logs.filter(|log| Some(log.id_text()) == living.as_deref());
+        let lowest =
+            living.next().and_then(|l| l.ledger().lowest_ceiling(&realm.name, crate::now()));
+        realm.schedule.max_lifetime_s.min(lowest.unwrap_or(u64::MAX))
+    }
+
     /// Takes over realms, clients and grants of a changed configuration without losing keys.
     ///
     /// # Errors
@@ -487,6 +500,11 @@ impl Service {
         let imports = self.keys.check_imports(&config.realms);
         if let Err(why) = imports.and(kubernetes::reload::check(running, &config)) {
             return Ok(Err(why));
+        }
+        if let Some(lowered) =
+            kubernetes::reload::lowers_ceiling(running, &self.policy().document, &config)
+        {
+            tracing::warn!("{lowered}");
         }
         for name in kubernetes::reload::in_vain(running, &config) {
             tracing::warn!("`{name}` changed; that takes a restart of the service");

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Sign | header and signature of the claims as they came, logged before | within `answer_within_ms` of a hung, slow or missing signer |
 //! | FetchKeys | every key that a live token may need, with the time of the last change | before the realm ever had a key: an empty list would end the API server |
-//! | Metadata | the realm's longest lifetime | when the realm left the policy |
+//! | Metadata | the longest lifetime that the policy and every key that signs now or next allow: kube-apiserver asks once, at its start | when the realm left the policy |
 //!
 //! An empty list would also have the API server go on believing the keys that it knows. Where every key
 //! of the realm was declared compromised and the signer has not made the next one, because it hangs,
@@ -165,7 +165,7 @@ impl Endpoint {
     }
 
     fn metadata(&self) -> Result<MetadataResponse, Status> {
-        let longest = self.realm()?.schedule.max_lifetime_s;
+        let longest = self.service.ceiling(&self.realm()?);
         let longest = i64::try_from(longest).unwrap_or(i64::MAX);
         Ok(MetadataResponse { max_token_expiration_seconds: longest })
     }

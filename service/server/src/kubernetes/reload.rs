@@ -1,5 +1,7 @@
 //! What a reload may change of a cluster's realm while its socket is open.
 
+use chancery_policy::PolicyDocument;
+
 use super::Settings;
 use crate::config::Config;
 
@@ -13,6 +15,24 @@ pub fn check(running: Option<&Settings>, next: &Config) -> Result<(), String> {
     let running = Settings { refresh_hint_s: None, ..running.clone() };
     running.check(&next.realms).map_err(|why| {
         format!("{why}: the socket for kube-apiserver serves that realm until the service restarts")
+    })
+}
+
+/// What to tell an operator who lowers the ceiling under a running API server.
+#[must_use]
+pub fn lowers_ceiling(
+    running: Option<&Settings>,
+    current: &PolicyDocument,
+    next: &Config,
+) -> Option<String> {
+    let name = &running?.realm;
+    let before = current.realms.iter().find(|r| r.name == *name)?.schedule.max_lifetime_s;
+    let after = next.realms.iter().find(|r| r.name == *name)?.schedule.max_lifetime_s;
+    (after < before).then(|| {
+        format!(
+            "realm `{name}`: max_lifetime_s goes from {before} to {after}; API servers asked for it at \
+             their start and get no longer token until they are restarted: restart them now"
+        )
     })
 }
 
@@ -73,6 +93,18 @@ mod tests {
         assert_eq!(check(None, &renamed), Ok(()));
         let hinted = Settings { refresh_hint_s: Some(150), ..running };
         check(Some(&hinted), &file(|f| f.replace("= 300", "= 60"))).unwrap();
+    }
+
+    #[test]
+    fn a_lower_ceiling_is_said() {
+        let running = file(str::to_owned);
+        let (settings, current) = (running.kubernetes.clone(), running.policy(1));
+        let to = |s: &str| {
+            let next = file(|f| f.replace("= 3600", s));
+            lowers_ceiling(settings.as_ref(), &current, &next)
+        };
+        assert!(to("= 1200").unwrap().contains("from 3600 to 1200"));
+        assert_eq!((to("= 3600"), to("= 7200")), (None, None));
     }
 
     #[test]
