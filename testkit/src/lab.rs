@@ -340,6 +340,17 @@ impl Lab {
         answer.get("signers").and_then(Value::as_array).cloned().unwrap_or_default()
     }
 
+    /// Whether a signer with another log than this one is attached. For a moment none is, while one
+    /// takes the other's place.
+    #[must_use]
+    pub fn has_other_signer(&self, log_id: &str) -> bool {
+        let is_other = |s: &Value| {
+            s.get("attached") == Some(&Value::Bool(true))
+                && s.get("log_id").and_then(Value::as_str) != Some(log_id)
+        };
+        self.signers().iter().any(is_other)
+    }
+
     /// The log id of the attached signer.
     ///
     /// # Panics

@@ -48,7 +48,7 @@ fn size_of(lab: &Lab, log: LogId) -> u64 {
 fn next_signer(lab: &Lab, old: LogId) -> LogId {
     lab.kill_signer();
     let living = || lab.signers().iter().any(|s| s.get("attached") == Some(&true.into()));
-    wait_until("another signer", PATIENCE, || living() && lab.log_id() != old.to_string());
+    wait_until("another signer", PATIENCE, || living() && lab.has_other_signer(&old.to_string()));
     wait_until("readiness", PATIENCE, || lab.is_ready());
     lab.log_id().parse().unwrap()
 }

@@ -299,7 +299,9 @@ fn an_operator_can_end_the_signer() {
     let answer: Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!(answer, json!({"ended": true}));
     wait_until_gone(pid);
-    wait_until("a successor", Duration::from_secs(30), || lab.is_ready() && lab.log_id() != log);
+    wait_until("a successor", Duration::from_secs(30), || {
+        lab.has_other_signer(&log) && lab.is_ready()
+    });
     let mut judge = Judge::new(&lab, "consumers", AUDIENCE);
     judge.must_hold(&before);
     let _ = token(&lab, &lab.demo());

@@ -72,7 +72,7 @@ fn an_honest_service_is_followed_through_whatever_it_does() {
     }
     lab.kill_signer();
     wait_until("another signer", Duration::from_secs(60), || {
-        lab.is_ready() && lab.log_id() != first
+        lab.has_other_signer(&first) && lab.is_ready()
     });
     let _ = lab.token(&client, "consumers", AUDIENCE);
     look(&lab);

@@ -36,6 +36,14 @@ const REFERENCES: [&str; 4] = ["serviceaccount", "pod", "secret", "node"];
 const WARN_AFTER: &str = "warnafter";
 const NAMESPACE: &str = "namespace";
 
+/// Whether a claim, named as in the policy, is one that Kubernetes 1.36 writes.
+pub(crate) fn is_written(name: &str) -> bool {
+    match name.strip_prefix(BINDING).and_then(|rest| rest.strip_prefix('/')) {
+        Some(member) => [NAMESPACE, WARN_AFTER].contains(&member) || REFERENCES.contains(&member),
+        None => CLAIMS.contains(&name),
+    }
+}
+
 /// Claims that may be signed as they came. Only [`decide`] makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Approved {

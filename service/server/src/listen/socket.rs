@@ -123,8 +123,11 @@ pub fn bind_local(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
         if !found.file_type().is_socket() {
             return Err(failed(io::ErrorKind::AlreadyExists.into()));
         }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(failed(io::ErrorKind::AddrInUse.into()));
+        // Refused is what a dead one answers. Any other failure says nothing: it may be somebody else's.
+        match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => return Err(failed(io::ErrorKind::AddrInUse.into())),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+            Err(error) => return Err(failed(error)),
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
@@ -137,6 +140,19 @@ pub fn bind_local(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_socket_of_somebody_else_stays() {
+        let folder = std::env::temp_dir().join(format!("chancery-other-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("other.sock");
+        // A stream cannot connect to it, and yet it is in use.
+        let _other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        bind_local(&path, 0o600).unwrap_err();
+        assert!(path.exists());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[tokio::test]
     async fn a_local_socket_replaces_a_dead_one_and_nothing_else() {

@@ -8,7 +8,7 @@ use chancery_token::{Algorithm, PublicKey};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Error, RealmDocument, bad};
+use super::{Error, RealmDocument, Rotation, bad};
 
 /// The most imported keys of a realm: a cluster has one or two, and each is fetched by every
 /// relying party.
@@ -89,6 +89,13 @@ impl KubernetesDocument {
             _ => return bad(at, "a realm with `kubernetes` has one of RS256, ES256 and ES384"),
         }
         let schedule = &realm.schedule;
+        if schedule.rotation == Rotation::Manual {
+            return bad(
+                at,
+                "rotation must be automatic: where nobody rotates in time kube-apiserver finds no key \
+                 at its start, and exits",
+            );
+        }
         if schedule.max_lifetime_s < LEAST_MAX_LIFETIME_S {
             let what = format!(
                 "max_lifetime_s `{}` is below {LEAST_MAX_LIFETIME_S}: kube-apiserver would exit at \
@@ -123,6 +130,16 @@ impl KubernetesDocument {
             if list.iter().any(|text| text.is_empty() || text.len() > 1_024) {
                 return bad(at, format!("kubernetes.{name}: each has 1 to 1,024 bytes"));
             }
+        }
+        let may_be_there = |name: &String| {
+            crate::kubernetes::is_written(name) || self.further_claims.contains(name)
+        };
+        if let Some(name) = self.required_claims.iter().find(|name| !may_be_there(name)) {
+            let what = format!(
+                "kubernetes.required_claims: no token may have the claim `{name}`; add it to \
+                 `further_claims`, or take it out"
+            );
+            return bad(at, what);
         }
         for account in &self.service_accounts {
             let parts = account.split_once(':');

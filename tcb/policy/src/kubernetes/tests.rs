@@ -294,6 +294,15 @@ fn every_bound_of_the_document_says_what_is_wrong() {
         refused(&|r| change(r.kubernetes.as_mut().unwrap()))
     };
     assert!(with(&|k| k.audiences.clear()).contains("audiences"));
+    for name in ["kubernetes.io/pods", "email", "kubernetes.io/"] {
+        let text = with(&|k| k.required_claims = vec!["sub".into(), name.into()]);
+        assert!(text.contains(&format!("the claim `{name}`")), "{text}");
+    }
+    let manual = |r: &mut crate::RealmDocument| {
+        r.schedule.rotation = crate::document::Rotation::Manual;
+        r.schedule.manual_window_s = 86_400;
+    };
+    assert!(refused(&manual).contains("rotation must be automatic"));
     assert!(with(&|k| k.service_accounts.clear()).contains("service_accounts"));
     for account in ["web", "a:b:c", "default:we*", "def*:web", ":", "Default:web", "default:"] {
         let text = with(&|k| k.service_accounts = vec![account.into()]);
