@@ -83,7 +83,7 @@ fn sigterm_drains() {
     );
     let head = format!(
         "POST /consumers/issue HTTP/1.1\r\nhost: {}\r\ncontent-type: application/jwt\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
+         content-length: {}\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n",
         lab.address(),
         request.len()
     );
@@ -91,8 +91,11 @@ fn sigterm_drains() {
     let mut stream = TcpStream::connect(lab.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.write_all(head.as_bytes()).unwrap();
+    // It is answered when the request is being handled, which is then drained.
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    stream.read_exact(&mut go_on).unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(first.as_bytes()).unwrap();
-    // Another request on another connection shows that this one's header was read.
     let known = token(&lab, &client);
     lab.signal(Signal::TERM);
     wait_until("the listener to close", Duration::from_secs(20), || {
