@@ -46,7 +46,7 @@ impl Client {
         Self(config.into())
     }
 
-    /// Posts to `<prefix>/add-checkpoint`; waits for at most [`TIMEOUT`].
+    /// Posts to `<prefix>/add-checkpoint`; waits a bounded time.
     ///
     /// # Errors
     /// Why there is no whole answer.
