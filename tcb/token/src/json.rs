@@ -3,6 +3,8 @@
 //! RFC 8259 leaves open what duplicate members mean; two parsers that choose differently read two
 //! different tokens from the same signed bytes. Here a duplicate is an error, at any depth.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -150,6 +152,9 @@ pub fn pick<'a, const N: usize>(
     json: &'a str,
     place: impl Fn(&str) -> Option<usize>,
 ) -> Result<[Option<Node<'a>>; N], Error> {
+    if let Some(picked) = scan::pick(json, &place) {
+        return Ok(picked);
+    }
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     if json.bytes().find(|byte| !blank(byte)) != Some(b'{') {
         return Err(parse_members(json).err().unwrap_or(Error::NotAnObject));

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use chancery_tlog::{LogId, MAX_TREE_SIZE};
-use chancery_token::b64;
 
-/// Octets of randomness in a `jti`: 128 bits keep leaves unguessable.
-const JTI_RANDOM_BYTES: usize = 16;
+/// Characters of a `jti`'s randomness: the 16 octets that keep leaves unguessable, in base64url.
+const JTI_RANDOM_CHARS: usize = 22;
 
 /// A place in a log: `<log id>.<index>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,15 +38,16 @@ impl LogAddress {
     /// other spelling. A log id has only one spelling, so that it need not be decoded again.
     pub(crate) fn of_jti(jti: &str, spelled: &str, log: LogId) -> Option<Self> {
         let (index, random) = jti.strip_prefix(spelled)?.strip_prefix('.')?.split_once('.')?;
-        b64::decode_array::<JTI_RANDOM_BYTES>(random).ok()?;
+        if !is_random(random) {
+            return None;
+        }
         Some(Self { log, index: decimal(index)? })
     }
 
     /// Whether a `jti` has the form of an address, in whichever log.
     pub(crate) fn is_jti(jti: &str) -> bool {
-        jti.rsplit_once('.').is_some_and(|(address, random)| {
-            b64::decode_array::<JTI_RANDOM_BYTES>(random).is_ok() && Self::of_key(address).is_some()
-        })
+        jti.rsplit_once('.')
+            .is_some_and(|(address, random)| is_random(random) && Self::of_key(address).is_some())
     }
 }
 
@@ -55,6 +55,17 @@ impl fmt::Display for LogAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}.{}", self.log, self.index)
     }
+}
+
+/// Whether this is 16 octets in their one spelling (RFC 4648, sections 3.5 and 5), whatever they are:
+/// the last character stands for two bits, and the four that it could add are zero.
+fn is_random(text: &str) -> bool {
+    let octets = text.as_bytes();
+    octets.len() == JTI_RANDOM_CHARS
+        && octets
+            .iter()
+            .all(|octet| matches!(octet, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && matches!(octets.last(), Some(b'A' | b'Q' | b'g' | b'w'))
 }
 
 /// A plain decimal index below the size of the largest tree: digits only, no leading zero.
@@ -66,6 +77,9 @@ fn decimal(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use chancery_token::b64;
+    use proptest::prelude::*;
+
     use super::*;
 
     const LOG: &str = "AAAAAAAAAAAAAAAAAAAAAA";
@@ -101,5 +115,14 @@ mod tests {
         assert_eq!(of_jti(&format!("{LOG}1.{LOG}")), None);
         assert_eq!(of_jti(&format!("BBBBBBBBBBBBBBBBBBBBBA.1.{LOG}")), None);
         assert_eq!(of_jti(&format!("{LOG}.1.{LOG}.{LOG}")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn randomness_is_what_decodes_to_sixteen_octets(
+            text in prop_oneof!["[A-Za-z0-9_-]{22}", "[A-Za-z0-9_-]{21}[AQgw]", "[A-Zb-y+/=é]{20,23}"],
+        ) {
+            prop_assert_eq!(is_random(&text), b64::decode_array::<16>(&text).is_ok(), "{}", text);
+        }
     }
 }

@@ -37,6 +37,10 @@ fn depth_is_bounded_and_counted_exactly() {
         assert!(parse(nest(MAX_DEPTH).as_bytes()).is_ok());
         assert_eq!(parse(nest(MAX_DEPTH + 1).as_bytes()), Err(Error::TooDeep));
         assert_eq!(parse(nest(30_000).as_bytes()), Err(Error::TooDeep));
+        for (depth, expected) in [(MAX_DEPTH - 1, Ok(())), (MAX_DEPTH, Err(Error::TooDeep))] {
+            let text = format!(r#"{{"a":{}}}"#, nest(depth));
+            assert_eq!(pick::<1>(&text, |_| None).map(|_| ()), expected);
+        }
     }
 }
 
@@ -220,6 +224,7 @@ proptest! {
     fn picking_agrees_with_parsing(
         text in prop_oneof![
             r#"[ \t]?[\{\[][ "a-c:,\{\}\[\]0-9e.\\u-]{0,40}[\}\]]"#,
+            r#"[ \t]?\{("[a-c]":([0-9]{1,2}|1[0-9]{17,20}|[ \t]"[a-dé\\"\x1f-]{0,20}"|tru?e|nul[l1]|\[[12],? ?\]|\{\})[ ,]{1,2}){1,3}"[a-c]":1\}[ x]?"#,
             r#"\{"[a-c]":(1|"x"|null|\[\]|\{"a":1,"[ab]":2\})(,"[a-c]":(1.5|\[1,2\]|true)){0,4}\}"#,
         ],
     ) {
