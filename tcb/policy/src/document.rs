@@ -166,11 +166,13 @@ impl Schedule {
         }
     }
 
-    /// The most keys of one algorithm that this schedule keeps in the key set at a time.
+    /// The most keys of one algorithm that this schedule keeps in the key set at a time, where
+    /// successors are announced `early_s` seconds earlier than the lead needs.
     #[must_use]
-    pub fn live_keys(&self) -> u64 {
+    pub fn live_keys(&self, early_s: u64) -> u64 {
         let window = self.window_s().max(1);
-        let pending = (self.publish_lead_s.saturating_add(self.margin_s())).div_ceil(window);
+        let ahead = self.publish_lead_s.saturating_add(self.margin_s()).saturating_add(early_s);
+        let pending = ahead.div_ceil(window);
         let retired = (self.max_lifetime_s.saturating_add(self.skew_s)).div_ceil(window);
         // One is active, and one more may be on either side of a boundary at the same moment.
         pending.saturating_add(retired).saturating_add(2)
@@ -365,7 +367,14 @@ impl RealmDocument {
         let issuer = u64::try_from(self.issuer.len()).unwrap_or(u64::MAX);
         let other = issuer.saturating_add(300);
         let bytes: u64 = self.algorithms.iter().map(|a| member(a).saturating_add(other)).sum();
-        bytes.saturating_mul(self.schedule.live_keys())
+        bytes.saturating_mul(self.schedule.live_keys(self.early_s()))
+    }
+
+    /// How much earlier than a key signs its window begins, and than its lead needs it is announced,
+    /// in seconds: where somebody else's clock sets `iat`, that may be behind or ahead.
+    #[must_use]
+    pub fn early_s(&self) -> u64 {
+        if self.kubernetes.is_some() { crate::kubernetes::IAT_TOLERANCE_S } else { 0 }
     }
 
     /// Checks every value of the realm.
@@ -386,14 +395,15 @@ impl RealmDocument {
         if ![2048, 3072, 4096].contains(&self.rsa_bits) {
             return bad(&at, format!("rsa_bits `{}` is not 2048, 3072 or 4096", self.rsa_bits));
         }
-        check_schedule(&at, &self.schedule)?;
+        check_schedule(&at, &self.schedule, self.early_s())?;
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.check(&at, self)?;
         }
         let lanes = u64::try_from(self.algorithms.len()).unwrap_or(u64::MAX);
         let imported = self.kubernetes.as_ref().map_or(0, |k| k.imported.len());
         let imported = u64::try_from(imported).unwrap_or(u64::MAX);
-        let live = self.schedule.live_keys().saturating_mul(lanes).saturating_add(imported);
+        let live =
+            self.schedule.live_keys(self.early_s()).saturating_mul(lanes).saturating_add(imported);
         if live > MAX_REALM_KEYS {
             return bad(
                 &at,
@@ -441,7 +451,7 @@ fn check_issuer(at: &str, issuer: &str) -> Result<(), Error> {
     )
 }
 
-fn check_schedule(at: &str, schedule: &Schedule) -> Result<(), Error> {
+fn check_schedule(at: &str, schedule: &Schedule, early_s: u64) -> Result<(), Error> {
     let bounded = [
         ("rotate_every_s", schedule.rotate_every_s, 1),
         ("publish_lead_s", schedule.publish_lead_s, 1),
@@ -454,7 +464,7 @@ fn check_schedule(at: &str, schedule: &Schedule) -> Result<(), Error> {
             return bad(at, format!("{name} `{value}` is not within {least} to {MAX_DURATION_S}"));
         }
     }
-    let live = schedule.live_keys();
+    let live = schedule.live_keys(early_s);
     if live > MAX_LIVE_KEYS {
         return bad(
             at,

@@ -12,6 +12,9 @@ use crate::log::{self, Log};
 
 /// The most compromised keys that are remembered: a host that declares more gains nothing but entries.
 const MAX_FALLEN: usize = 65_536;
+/// The most names of imported keys that are remembered: a signer whose policies name more is at the
+/// hands of a host that wants its memory.
+const MAX_NAMES: usize = 4_096;
 
 /// What the log says of imported keys, and of those that must not be.
 #[derive(Debug, Default)]
@@ -20,16 +23,35 @@ pub(crate) struct Imports {
     listed: BTreeMap<(String, String), Imported>,
     /// Keys that the log declares compromised.
     fallen: BTreeSet<[u8; 32]>,
+    /// Whose name a `kid` of a realm is, whether it is still listed or not.
+    named: BTreeMap<(String, String), KeyId>,
 }
 
-/// INVARIANT I3: no key of this signer is somebody else's too, under whichever name.
+/// INVARIANT I3: no key of this signer is somebody else's too, under whichever name; and no name ever
+/// means two keys, because relying parties keep keys by it.
 ///
 /// # Errors
 /// A sentence that names the key.
-pub(crate) fn check(policy: &Policy, keys: &Keys) -> Result<(), String> {
+pub(crate) fn check(policy: &Policy, keys: &Keys, known: &Imports) -> Result<(), String> {
     for realm in policy.realms() {
         for key in realm.kubernetes.iter().flat_map(|kubernetes| &kubernetes.imported) {
             let public = PublicKey::from_jwk(&key.jwk).map_err(|e| e.to_string())?.kid();
+            let name = (realm.name.clone(), key.kid.clone());
+            match known.named.get(&name) {
+                Some(before) if *before != public => {
+                    return Err(format!(
+                        "realm `{}` imported another key as `{}` before: a `kid` is never used \
+                         again, take another",
+                        realm.name, key.kid
+                    ));
+                }
+                None if known.named.len() >= MAX_NAMES => {
+                    return Err(format!(
+                        "more than {MAX_NAMES} keys were imported since this signer began"
+                    ));
+                }
+                _ => {}
+            }
             let own = keys.lanes().flat_map(|lane| &lane.keys).map(|own| own.public.kid());
             for own in own {
                 if own == public || own.to_string() == key.kid {
@@ -45,6 +67,17 @@ pub(crate) fn check(policy: &Policy, keys: &Keys) -> Result<(), String> {
 }
 
 impl Imports {
+    /// A policy was accepted, though it is not in force yet: its names are taken.
+    pub(crate) fn note_names(&mut self, policy: &Policy) {
+        for realm in policy.realms() {
+            for key in realm.kubernetes.iter().flat_map(|kubernetes| &kubernetes.imported) {
+                let Ok(public) = PublicKey::from_jwk(&key.jwk) else { continue };
+                let name = (realm.name.clone(), key.kid.clone());
+                self.named.entry(name).or_insert(public.kid());
+            }
+        }
+    }
+
     /// The log declares the key compromised.
     pub(crate) fn note_fallen(&mut self, kid: [u8; 32]) {
         if self.fallen.len() < MAX_FALLEN {

@@ -108,6 +108,16 @@ impl Lane {
         self.keys.iter().position(|k| k.facts.may_sign(now.ms))
     }
 
+    /// Position of the key that signs at `now` what another clock dated `iat`: the active one, or the
+    /// next where that clock is ahead and calls for it already. Each second is one key's: of the two
+    /// the later one signs nothing before its own `nbf` (INVARIANT I3).
+    pub fn signs_for(&self, iat: u64, now: Now) -> Option<usize> {
+        let is_of = |key: &Key| (key.announced_nbf()..key.facts.signs_until).contains(&iat);
+        let active = self.active(now).filter(|at| self.keys.get(*at).is_some_and(is_of));
+        let ahead = || self.keys.iter().position(|k| k.facts.may_sign_for(iat, now.ms));
+        active.or_else(ahead)
+    }
+
     /// The realm's name.
     pub fn realm(&self) -> &str {
         &self.realm
@@ -126,7 +136,14 @@ impl Lane {
     /// How much earlier than a key signs its window is announced to begin: where somebody else's
     /// clock sets `iat`, what may be signed is a little older than the key.
     fn early_s(&self) -> u64 {
-        if self.kubernetes { kubernetes::IAT_TOLERANCE_S } else { 0 }
+        self.facts.early_s
+    }
+
+    /// Seconds from now to where a key that is announced now takes over, if the announcement's commit
+    /// takes no longer than the margin.
+    fn ahead_s(&self, now_s: u64) -> u64 {
+        let lead_s = self.facts.lead_s(now_s, &self.schedule);
+        lead_s.saturating_add(self.schedule.margin_s()).saturating_add(self.early_s())
     }
 
     /// When a key is next expected to sign, for the client's patience.
@@ -231,10 +248,7 @@ impl Keys {
             let from = lane.rotate(now.seconds(), log, &mut self.rsa)?;
             self.changed |= from.is_some();
             // A rotation that has to wait for its key is due, and comes no sooner than this.
-            let soonest = now
-                .seconds()
-                .saturating_add(lane.schedule.publish_lead_s)
-                .saturating_add(lane.schedule.margin_s());
+            let soonest = now.seconds().saturating_add(lane.ahead_s(now.seconds()));
             starts.push((lane.algorithm.as_str().to_owned(), from.unwrap_or(soonest)));
         }
         Ok(starts)
@@ -311,15 +325,17 @@ impl Keys {
 
 impl Lane {
     fn new(realm: &Realm, algorithm: Algorithm) -> Self {
+        let is_kubernetes = realm.kubernetes.is_some();
+        let early_s = if is_kubernetes { kubernetes::IAT_TOLERANCE_S } else { 0 };
         Self {
             realm: realm.name.clone(),
             issuer: realm.issuer.clone(),
             algorithm,
             rsa_bits: realm.rsa_bits,
             schedule: realm.schedule.clone(),
-            kubernetes: realm.kubernetes.is_some(),
+            kubernetes: is_kubernetes,
             keys: Vec::new(),
-            facts: LaneFacts::default(),
+            facts: LaneFacts { early_s, ..LaneFacts::default() },
             closed: false,
             signing: false,
             rotation_due: false,
@@ -338,10 +354,8 @@ impl Lane {
         for key in self.keys.iter_mut().filter(|k| k.facts.has_private) {
             key.scheduled_s = key.scheduled_s.min(realm.schedule.rotate_every_s);
         }
-        let longest = now_s
-            .saturating_add(self.schedule.publish_lead_s)
-            .saturating_add(self.schedule.margin_s())
-            .saturating_add(self.schedule.window_s());
+        let longest =
+            now_s.saturating_add(self.ahead_s(now_s)).saturating_add(self.schedule.window_s());
         self.rotation_due |= self.facts.last_end.is_some_and(|end| end > longest);
     }
 
@@ -512,9 +526,7 @@ impl Lane {
             self.rotation_due = false;
             return Ok(Some(now_s));
         }
-        let led = now_s
-            .saturating_add(self.facts.lead_s(now_s, &self.schedule))
-            .saturating_add(self.schedule.margin_s());
+        let led = now_s.saturating_add(self.ahead_s(now_s));
         let signed = self.keys.iter().map(Key::least_end).max().unwrap_or(0);
         let from = led.max(signed);
         let pending = self.keys.iter().filter(|k| k.facts.has_private && k.facts.nbf > now_s);
@@ -558,8 +570,8 @@ impl Lane {
             last = last.max(end);
             key.destroy();
         }
-        // Pending keys signed nothing: no relying party needs them.
-        self.keys.retain(|k| k.facts.nbf <= now_s);
+        // Pending keys signed nothing, but for a clock that is ahead: no relying party needs them.
+        self.keys.retain(|k| k.facts.nbf <= now_s || k.last_iat.is_some());
         // Should the realm come back, its chain of windows starts behind this moment.
         self.facts.last_end = self.facts.last_end.map(|end| end.min(last));
         Ok(())

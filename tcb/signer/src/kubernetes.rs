@@ -54,23 +54,16 @@ pub(crate) fn append(
 ) -> Result<Outcome, log::Error> {
     let algorithm = approved.algorithm();
     let now = desk.now;
+    let (iat, exp) = (approved.iat(), approved.exp());
+    // INVARIANT I3: the key whose window holds that second. Where the API server's clock is ahead that
+    // may be the next one, which signs only once its lead has passed.
     let Some(key) = desk
         .keys
         .lane_mut(&realm.name, algorithm)
-        .and_then(|lane| lane.active(now).and_then(|at| lane.keys.get_mut(at)))
+        .and_then(|lane| lane.signs_for(iat, now).and_then(|at| lane.keys.get_mut(at)))
     else {
         return Ok(no_active_key(desk, realm, algorithm));
     };
-    let (iat, exp) = (approved.iat(), approved.exp());
-    if !(key.announced_nbf()..key.facts.signs_until).contains(&iat) {
-        // INVARIANT I3: the API server's clock is ahead, and the key ends before that second.
-        let detail = format!(
-            "`iat` `{iat}` is not in the window of the active key, which ends at `{}`; ask again \
-             in that second",
-            key.facts.signs_until
-        );
-        return Ok(refused(Refusal::new(RefusalCode::NoActiveKey, detail)));
-    }
     let lifetime_s = exp.saturating_sub(iat);
     if lifetime_s > key.facts.max_lifetime_s {
         let longest = key.facts.max_lifetime_s;

@@ -77,7 +77,13 @@ impl KeyFacts {
     /// Whether it may sign a token whose `iat` is the second of `now_ms`.
     #[must_use]
     pub fn may_sign(&self, now_ms: u64) -> bool {
-        let second = now_ms / 1_000;
+        self.may_sign_for(now_ms / 1_000, now_ms)
+    }
+
+    /// Whether it may sign at `now_ms` a token whose `iat` another clock set, which may be ahead: the
+    /// window is asked about that second, and relying parties know the key since its lead.
+    #[must_use]
+    pub fn may_sign_for(&self, iat: u64, now_ms: u64) -> bool {
         let led = match (self.start, self.committed_ms) {
             (Start::First | Start::Replacement, _) => true,
             (Start::Led, Some(at)) => {
@@ -88,8 +94,8 @@ impl KeyFacts {
         self.has_private
             && !self.compromised
             && led
-            && self.nbf <= second
-            && second < self.signs_until
+            && (self.nbf..self.signs_until).contains(&iat)
+            && now_ms / 1_000 < self.signs_until
     }
 
     /// First second in which the key is no longer in the key set.
@@ -128,6 +134,9 @@ pub struct LaneFacts {
     /// Until this second relying parties may hold a key set that they fetched under an earlier
     /// schedule with a longer `max-age`: a key that they cannot know yet does not sign before.
     pub cached_until: u64,
+    /// Another clock sets `iat`, and may be this many seconds ahead: a successor's lead has passed by
+    /// the time at which that clock first calls for it.
+    pub early_s: u64,
 }
 
 impl LaneFacts {
@@ -184,7 +193,8 @@ fn announce(
 ) {
     let window = schedule.window_s();
     let lead_s = lane.lead_s(now_s, schedule);
-    let horizon = now_s.saturating_add(lead_s).saturating_add(schedule.margin_s());
+    let ahead_s = lead_s.saturating_add(schedule.margin_s()).saturating_add(lane.early_s);
+    let horizon = now_s.saturating_add(ahead_s);
     let mut end = match lane.last_end {
         Some(end) if !lane.replacement_due => end,
         // The first key signs at once. Its window reaches at least to where a successor that is

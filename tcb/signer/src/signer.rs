@@ -327,6 +327,7 @@ impl<C: Clock> Signer<C> {
                 .compromise(*key.kid, &key.reason, false, now, &mut self.log)
                 .map_err(internal)?;
         }
+        self.imports.note_names(&policy);
         self.follow(&policy, now).map_err(internal)?;
         self.keys.sweep(now, &mut self.log, &mut self.notices).map_err(internal)?;
         self.policy = Some(policy);
@@ -522,7 +523,8 @@ impl<C: Clock> Signer<C> {
             check_succession(earlier, &policy)?;
         }
         self.check_issuers(&policy)?;
-        imports::check(&policy, &self.keys).map_err(|e| fault(FaultCode::Policy, e))?;
+        imports::check(&policy, &self.keys, &self.imports)
+            .map_err(|e| fault(FaultCode::Policy, e))?;
         // A host that could drop the witnesses would have what it wants by a reload.
         let same = match (&self.witnessing, policy.witnessed()) {
             (Some(witnessing), Some(text)) => witnessing.is(text),
@@ -534,6 +536,7 @@ impl<C: Clock> Signer<C> {
             return Err(fault(FaultCode::Policy, detail));
         }
         let (version, digest) = (policy.version(), policy.digest().into());
+        self.imports.note_names(&policy);
         self.next_policy = Some(policy);
         Ok(Response::PolicyLoaded(PolicyLoaded { version, digest }))
     }

@@ -181,21 +181,81 @@ fn a_rotation_every_fifteen_seconds_refuses_nothing() {
     }
 }
 
+/// Over several rotations, with a clock that is ahead by each amount that is allowed: nothing is
+/// refused, and each second is one key's.
 #[test]
-fn a_clock_that_is_ahead_waits_for_the_next_key() {
-    let mut host = Host::with(cluster);
-    let active = host.status().keys.into_iter().find(|k| k.state == "active").unwrap();
-    while host.now_s() + 1 < active.signs_until {
-        host.run_s(1);
+fn a_clock_that_is_ahead_is_signed_for_by_the_next_key() {
+    for ahead in [1, 2, 3, 7, 10] {
+        let mut host = Host::with(cluster);
+        let mut signed: Vec<(u64, KeyId)> = Vec::new();
+        for second in 0..60 {
+            let now = host.now_s();
+            for iat in [now, now + ahead] {
+                let claims = claims(iat, 600, &format!("{second}-{iat}"));
+                let token = sign(&mut host, &claims)
+                    .unwrap_or_else(|e| panic!("{ahead} s ahead, second {second}: {e}"));
+                signed.push((iat, check(&host, &token, &claims)));
+            }
+            host.pass_ms(1_000);
+            host.signer.tick().unwrap();
+        }
+        signed.sort_unstable_by_key(|(iat, _)| *iat);
+        for pair in signed.windows(2) {
+            assert!(pair[0].0 < pair[1].0 || pair[0].1 == pair[1].1, "two keys for one second");
+        }
+        let kids: BTreeSet<String> = signed.iter().map(|(_, kid)| kid.to_string()).collect();
+        assert!(kids.len() >= 4, "{} keys", kids.len());
     }
-    let ahead = claims(active.signs_until, 600, "a");
-    assert_eq!(sign(&mut host, &ahead).unwrap_err(), "no_active_key");
-    host.run_s(1);
-    let token = sign(&mut host, &ahead).unwrap();
-    assert_ne!(check(&host, &token, &ahead).as_bytes(), &*active.kid);
+    let mut host = Host::with(cluster);
     let now = host.now_s();
     assert_eq!(sign(&mut host, &claims(now - 11, 60, "b")).unwrap_err(), "iat_not_now");
     assert_eq!(sign(&mut host, &claims(now + 11, 60, "c")).unwrap_err(), "iat_not_now");
+}
+
+/// INVARIANT I3: relying parties do not know it yet.
+#[test]
+fn a_successor_whose_lead_has_not_passed_signs_for_no_clock() {
+    let mut host = Host::with(|document| {
+        cluster(document);
+        document.realms[0].schedule.rotate_every_s = 30;
+    });
+    let active = host.status().keys.into_iter().find(|k| k.state == "active").unwrap();
+    let is_announced = |host: &mut Host| host.status().keys.iter().any(|k| k.state == "pending");
+    // Its announcement is made, and the service is late in committing it.
+    while !is_announced(&mut host) {
+        host.pass_ms(1_000);
+        host.signer.tick().unwrap();
+    }
+    while host.now_s() + 10 < active.signs_until {
+        host.pass_ms(1_000);
+        host.signer.tick().unwrap();
+    }
+    let ahead = claims(active.signs_until, 600, "a");
+    assert_eq!(sign(&mut host, &ahead).unwrap_err(), "no_active_key");
+    // Committed just now: after the lead it signs, though the active key still does.
+    host.pass_ms(5_000);
+    assert!(host.now_s() < active.signs_until);
+    let token = sign(&mut host, &ahead).unwrap();
+    assert_ne!(check(&host, &token, &ahead).as_bytes(), &*active.kid);
+}
+
+/// A realm that leaves the policy drops its pending keys, but not one that signed.
+#[test]
+fn a_successor_that_signed_for_a_clock_ahead_stays_known() {
+    let mut host = Host::with(cluster);
+    let active = host.status().keys.into_iter().find(|k| k.state == "active").unwrap();
+    while host.now_s() + 5 < active.signs_until {
+        host.run_s(1);
+    }
+    let ahead = claims(active.signs_until + 2, 600, "a");
+    let token = sign(&mut host, &ahead).unwrap();
+    let successor = check(&host, &token, &ahead);
+    let mut document = host.policy.clone();
+    document.version = 2;
+    document.realms[0].name = "other".into();
+    load(&mut host, &document).unwrap();
+    check(&host, &token, &ahead);
+    assert!(host.published().contains(&successor.to_string()));
 }
 
 #[test]
@@ -227,13 +287,13 @@ fn no_window_is_narrowed_over_a_token_of_a_clock_that_is_ahead() {
     let ahead = claims(began + 10, 600, "a");
     let token = sign(&mut host, &ahead).unwrap();
     match host.signer.handle(Request::Rotate(Rotate { realm })) {
-        Response::Rotating(rotating) => assert_eq!(rotating.active_from[0].1, began + 11),
+        Response::Rotating(rotating) => assert_eq!(rotating.active_from[0].1, began + 5 + 2 + 10),
         other => panic!("{other:?}"),
     }
     host.prepare(Vec::new());
     commit(&mut host);
     let first = check(&host, &token, &ahead);
-    host.run_s(12);
+    host.run_s(18);
     let now = host.now_s();
     let claims = claims(now, 600, "b");
     let token = sign(&mut host, &claims).unwrap();
@@ -347,6 +407,30 @@ fn an_own_key_is_not_imported() {
         assert!(refused.contains("own key"), "{refused}");
     }
     kubernetes(&mut document).imported = vec![import("other".into(), other.jwk())];
+    load(&mut host, &document).unwrap();
+}
+
+#[test]
+fn the_kid_of_an_imported_key_is_never_another_keys() {
+    let key = || ClientKey::generate(Algorithm::Es256).unwrap().signing_key().public().jwk();
+    let until = START_MS / 1_000 + 3_600;
+    let import = |jwk| ImportedKeyDocument { kid: "old".into(), jwk, until, in_discovery: true };
+    let (first, other) = (key(), key());
+    let mut host = Host::with(|document| {
+        cluster(document);
+        kubernetes(document).imported = vec![import(first.clone())];
+    });
+    let mut document = host.policy.clone();
+    document.version = 2;
+    kubernetes(&mut document).imported = vec![import(other.clone())];
+    assert!(load(&mut host, &document).unwrap_err().contains("never used again"));
+    // Nor after it was taken out.
+    kubernetes(&mut document).imported.clear();
+    load(&mut host, &document).unwrap();
+    document.version = 3;
+    kubernetes(&mut document).imported = vec![import(other)];
+    assert!(load(&mut host, &document).unwrap_err().contains("never used again"));
+    kubernetes(&mut document).imported = vec![import(first)];
     load(&mut host, &document).unwrap();
 }
 
