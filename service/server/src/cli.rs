@@ -13,6 +13,7 @@ mod monitor;
 mod prove;
 mod relying_party;
 mod serve;
+mod signals;
 mod token;
 mod validate;
 mod witness;

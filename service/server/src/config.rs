@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::directory::DirectorySettings;
 use crate::kubernetes::Settings;
-use crate::listen::Network;
+use crate::listen::{Network, TlsOptions};
 use crate::store::Location;
 use crate::witnesses::{GroupDocument, WitnessDocument, WitnessSettings};
 
@@ -38,7 +38,7 @@ pub struct Config {
     pub data: PathBuf,
     /// TLS for the public listener.
     #[serde(default)]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsOptions>,
     /// Proxies whose `Forwarded` and `X-Forwarded-For` headers count.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
@@ -83,16 +83,6 @@ pub struct Config {
     /// Made up by development mode, not read from a file.
     #[serde(skip)]
     pub development: bool,
-}
-
-/// TLS files, PEM.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// Certificate chain, leaf first.
-    pub cert_file: PathBuf,
-    /// Private key.
-    pub key_file: PathBuf,
 }
 
 /// Where the logs are kept.

@@ -28,6 +28,7 @@ pub mod service;
 pub mod signer_process;
 pub mod store;
 pub mod wal;
+mod web;
 pub mod witness;
 pub mod witnesses;
 

@@ -33,8 +33,8 @@ struct KeyLabel {
     algorithm: String,
 }
 
-type Gauge64 = Gauge<i64, AtomicI64>;
-type GaugeF64 = Gauge<f64, AtomicU64>;
+pub(crate) type Gauge64 = Gauge<i64, AtomicI64>;
+pub(crate) type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// Every metric of the service.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Metrics {
 
     /// Takes note of a round of the publisher.
     pub fn published(&self, ok: bool, committed: u64) {
-        let size = i64::try_from(committed).unwrap_or(i64::MAX);
+        let size = whole(committed);
         self.log_size.set(size);
         if ok {
             self.published_size.set(size);
@@ -217,7 +217,7 @@ impl Metrics {
         for key in status.keys.iter().filter(|k| k.state == "active") {
             let label = KeyLabel { realm: key.realm.clone(), algorithm: key.algorithm.clone() };
             let age = now.saturating_sub(key.nbf);
-            self.key_age.get_or_create(&label).set(i64::try_from(age).unwrap_or(i64::MAX));
+            self.key_age.get_or_create(&label).set(whole(age));
             self.key_overdue.get_or_create(&label).set(i64::from(age > key.scheduled_s));
         }
     }
@@ -227,6 +227,11 @@ impl Metrics {
     pub fn text(&self) -> String {
         exposition(&self.registry)
     }
+}
+
+/// A count as a gauge takes it.
+pub(crate) fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What a registry holds, in the text format of Prometheus.

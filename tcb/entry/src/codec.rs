@@ -27,12 +27,7 @@ impl Entry {
     /// # Errors
     /// [`Error::TooLarge`] when it exceeds [`MAX_ENTRY_BYTES`].
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::with_capacity(96);
-        self.write(&mut Encoder::new(&mut out)).map_err(|e| Error::Shape(e.to_string()))?;
-        if out.len() > MAX_ENTRY_BYTES {
-            return Err(Error::TooLarge(out.len()));
-        }
-        Ok(out)
+        encoded(|e| self.write(e))
     }
 
     /// Reads an entry, refusing every encoding but the one that [`Entry::encode`] makes.
@@ -41,15 +36,7 @@ impl Entry {
     /// [`Error::Shape`], [`Error::UnknownKind`], [`Error::NotDeterministic`] or
     /// [`Error::TooLarge`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        if bytes.len() > MAX_ENTRY_BYTES {
-            return Err(Error::TooLarge(bytes.len()));
-        }
-        let mut decoder = Decoder::new(bytes);
-        let entry = Self::read(&mut decoder)?;
-        if entry.encode()? != bytes {
-            return Err(Error::NotDeterministic);
-        }
-        Ok(entry)
+        decoded(bytes, Self::read, Self::encode)
     }
 
     fn write<W: Write<Error = std::convert::Infallible>>(
@@ -221,6 +208,35 @@ fn read_audit_segment(d: &mut Decoder<'_>) -> Decoded<AuditSegment> {
 
 fn digest(d: &mut Decoder<'_>) -> Decoded<[u8; 32]> {
     d.bytes()?.try_into().map_err(|_| minicbor::decode::Error::message("digest is not 32 bytes"))
+}
+
+/// The bytes of an entry of either kind of log.
+pub(crate) fn encoded(
+    write: impl FnOnce(&mut Encoder<&mut Vec<u8>>) -> EncodeResult,
+) -> Result<Vec<u8>, Error> {
+    // Most entries are smaller.
+    let mut out = Vec::with_capacity(160);
+    write(&mut Encoder::new(&mut out)).map_err(|e| Error::Shape(e.to_string()))?;
+    if out.len() > MAX_ENTRY_BYTES {
+        return Err(Error::TooLarge(out.len()));
+    }
+    Ok(out)
+}
+
+/// The entry that these bytes are the one encoding of.
+pub(crate) fn decoded<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Decoder<'_>) -> Result<T, Error>,
+    encode: impl FnOnce(&T) -> Result<Vec<u8>, Error>,
+) -> Result<T, Error> {
+    if bytes.len() > MAX_ENTRY_BYTES {
+        return Err(Error::TooLarge(bytes.len()));
+    }
+    let entry = read(&mut Decoder::new(bytes))?;
+    if encode(&entry)? != bytes {
+        return Err(Error::NotDeterministic);
+    }
+    Ok(entry)
 }
 
 /// Bytes of which there are exactly so many.

@@ -14,8 +14,8 @@
 use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
-use crate::codec::{Decoded, EncodeResult, fixed, optional, shape};
-use crate::{Error, MAX_ENTRY_BYTES};
+use crate::Error;
+use crate::codec::{Decoded, EncodeResult, decoded, encoded, fixed, optional, shape};
 
 const LOG_GENESIS: u64 = 32;
 const LOG_CHECKPOINT: u64 = 33;
@@ -84,14 +84,9 @@ impl DirectoryEntry {
     /// The entry's one encoding.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] when it exceeds [`MAX_ENTRY_BYTES`].
+    /// [`Error::TooLarge`] when it exceeds [`MAX_ENTRY_BYTES`](crate::MAX_ENTRY_BYTES).
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::with_capacity(160);
-        self.write(&mut Encoder::new(&mut out)).map_err(|e| Error::Shape(e.to_string()))?;
-        if out.len() > MAX_ENTRY_BYTES {
-            return Err(Error::TooLarge(out.len()));
-        }
-        Ok(out)
+        encoded(|e| self.write(e))
     }
 
     /// Reads an entry, refusing every encoding but the one that [`DirectoryEntry::encode`] makes.
@@ -100,14 +95,7 @@ impl DirectoryEntry {
     /// [`Error::Shape`], [`Error::UnknownKind`], [`Error::NotDeterministic`] or
     /// [`Error::TooLarge`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        if bytes.len() > MAX_ENTRY_BYTES {
-            return Err(Error::TooLarge(bytes.len()));
-        }
-        let entry = Self::read(&mut Decoder::new(bytes))?;
-        if entry.encode()? != bytes {
-            return Err(Error::NotDeterministic);
-        }
-        Ok(entry)
+        decoded(bytes, Self::read, Self::encode)
     }
 
     /// The id of the log that it is about.
@@ -202,6 +190,7 @@ mod tests {
 
     use super::*;
     use crate::Entry;
+    use crate::tests::{accepted_is_the_one_encoding, flipped};
 
     fn any_entry() -> impl Strategy<Value = DirectoryEntry> {
         let id = any::<[u8; 16]>;
@@ -241,16 +230,12 @@ mod tests {
 
         #[test]
         fn accepted_bytes_are_the_one_encoding(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(entry) = DirectoryEntry::decode(&bytes) {
-                prop_assert_eq!(entry.encode().unwrap(), bytes);
-            }
+            accepted_is_the_one_encoding(&bytes, DirectoryEntry::decode, DirectoryEntry::encode)?;
         }
 
         #[test]
         fn a_changed_byte_never_decodes_to_the_same_entry(entry in any_entry(), at in any::<prop::sample::Index>(), flip in 1u8..) {
-            let mut bytes = entry.encode().unwrap();
-            let at = at.index(bytes.len());
-            bytes[at] ^= flip;
+            let bytes = flipped(&entry.encode().unwrap(), at, flip);
             prop_assert_ne!(DirectoryEntry::decode(&bytes).ok(), Some(entry));
         }
     }

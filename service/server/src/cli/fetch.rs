@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+use crate::web;
 
 /// A command gives up on a server after this long.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -22,21 +23,7 @@ pub struct Web(Agent);
 impl Web {
     /// A new client; TLS by aws-lc with the system's roots.
     pub fn new() -> Self {
-        // A second call finds the provider installed, which is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let config = Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_idle_connections_per_host(MAX_IDLE)
-            .tls_config(tls)
-            .user_agent(crate::SOFTWARE)
-            .build();
-        Self(config.into())
+        Self(web::agent(TIMEOUT, MAX_IDLE))
     }
 
     /// The body of a successful GET.
@@ -48,7 +35,7 @@ impl Web {
     fn get_if_there(&self, url: &str) -> anyhow::Result<Result<Vec<u8>, String>> {
         let mut response = self.0.get(url).call().map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
         let status = response.status();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let body = web::body_of(&mut response, MAX_ANSWER_BYTES);
         let body = body.map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
         if !status.is_success() {
             let text = String::from_utf8_lossy(&body);
@@ -65,7 +52,7 @@ impl Web {
     pub fn get_with_status(&self, url: &str) -> anyhow::Result<(u16, Vec<u8>)> {
         let mut response = self.0.get(url).call().map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?;
         let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let body = web::body_of(&mut response, MAX_ANSWER_BYTES);
         Ok((status, body.map_err(|e| anyhow::anyhow!("GET {url}: {e}"))?))
     }
 
@@ -78,7 +65,7 @@ impl Web {
             .send(body)
             .map_err(|e| anyhow::anyhow!("POST {url}: {e}"))?;
         let status = response.status().as_u16();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_vec();
+        let body = web::body_of(&mut response, MAX_ANSWER_BYTES);
         Ok((status, body.map_err(|e| anyhow::anyhow!("POST {url}: {e}"))?))
     }
 }

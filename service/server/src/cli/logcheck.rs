@@ -155,10 +155,7 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
         say(&document.to_string())?;
         return Ok(());
     }
-    let earlier = match before {
-        0 => String::new(),
-        before => format!(", of which {before} were checked before"),
-    };
+    let earlier = earlier(*before);
     say(&format!(
         "{}: {} entries agree with the signed checkpoint ({} tokens, {} keys, {} voids, \
          {} compromised){earlier}",
@@ -170,6 +167,14 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
         story.fallen().len()
     ))?;
     Ok(())
+}
+
+/// That a part was checked by an earlier run.
+fn earlier(before: u64) -> String {
+    match before {
+        0 => String::new(),
+        before => format!(", of which {before} were checked before"),
+    }
 }
 
 /// Walks a whole log, and returns what the service stated in it of its audit; or why it is not good.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals::{self, until};
 use super::{DEFAULT_DATA, complain, say};
 use crate::config::{Config, LogFormat, Logging};
 use crate::digests::Digests;
 use crate::folder::{DataFolder, Paths};
-use crate::listen::{self, ListenOptions, Tls, TlsOptions};
+use crate::listen::{self, ListenOptions, Tls};
 use crate::service::{Service, SignerAt};
 use crate::store::Store;
 use crate::{audit, control, http, kubernetes};
@@ -130,13 +130,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    let tls = match &config.tls {
-        Some(tls) => Some(Tls::load(TlsOptions {
-            cert_file: tls.cert_file.clone(),
-            key_file: tls.key_file.clone(),
-        })?),
-        None => None,
-    };
+    let tls = config.tls.clone().map(Tls::load).transpose()?;
     // Bound first: an address in use is found before anything is started.
     let public = listen::bind(config.listen)?;
     let admin = listen::bind(config.admin_listen)?;
@@ -165,7 +159,11 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     tokio::spawn(Digests::keep_up(service.clone()));
     tokio::spawn(audit::flush_forever(service.clone()));
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
-    tokio::spawn(obey_signals(service.clone(), stop, tls.clone(), args.config));
+    {
+        let (service, tls) = (service.clone(), tls.clone());
+        let again = move || reload(service.clone(), tls.clone(), args.config.clone());
+        tokio::spawn(signals::obey(stop, again));
+    }
     let admin_done = listen::serve(
         admin,
         http::admin(service.clone()),
@@ -203,53 +201,24 @@ async fn publish(service: Arc<Service>, stop: tokio::sync::watch::Sender<bool>) 
     let _ = stop.send(true);
 }
 
-/// Completes when it is time to stop.
-pub(super) async fn until(mut stopped: tokio::sync::watch::Receiver<bool>) {
-    // A sender that is gone means the same.
-    let _ = stopped.wait_for(|stop| *stop).await;
-}
-
-/// SIGTERM and SIGINT drain; SIGHUP reads configuration and certificates again.
-async fn obey_signals(
-    service: Arc<Service>,
-    stop: tokio::sync::watch::Sender<bool>,
-    tls: Option<Arc<Tls>>,
-    config_file: Option<PathBuf>,
-) {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    );
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        tracing::error!("signals cannot be handled");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(&service, tls.as_deref(), config_file.as_deref()).await,
-        }
-    }
-    tracing::info!("stopping: requests in flight are finished first");
-    let _ = stop.send(true);
-}
-
-async fn reload(service: &Service, tls: Option<&Tls>, config_file: Option<&std::path::Path>) {
-    if let Some(tls) = tls
-        && let Err(e) = tls.reload()
-    {
-        tracing::error!("TLS files: {e}; the old ones stay");
-    }
+/// Reads certificates and configuration again.
+async fn reload(service: Arc<Service>, tls: Option<Arc<Tls>>, config_file: Option<PathBuf>) {
+    reload_tls(tls.as_deref());
     let Some(file) = config_file else { return };
-    let outcome = match Config::load(file) {
+    let outcome = match Config::load(&file) {
         Ok(config) => service.reload(&config).await.map_err(|e| e.to_string()).and_then(|r| r),
         Err(e) => Err(e.to_string()),
     };
     match outcome {
         Ok(version) => tracing::info!("policy version {version} is loaded"),
         Err(e) => tracing::error!("reload: {e}; the old policy stays"),
+    }
+}
+
+/// Reads the certificates again.
+pub(super) fn reload_tls(tls: Option<&Tls>) {
+    if let Some(Err(e)) = tls.map(Tls::reload) {
+        tracing::error!("TLS files: {e}; the old ones stay");
     }
 }
 

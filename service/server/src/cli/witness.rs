@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::serve::{raise_file_limit, start_logging, until};
-use super::{complain, say};
+use super::say;
+use super::serve::{raise_file_limit, reload_tls, start_logging};
+use super::signals::{self, until};
 use crate::folder::DataFolder;
-use crate::listen::{self, Limits, ListenOptions, Tls, TlsOptions};
+use crate::listen::{self, Limits, ListenOptions, Tls};
 use crate::witness::{Cosigner, Folder, Witness, WitnessConfig, admin, load_or_make, public};
 
 /// A request is judged and stored in milliseconds; a client that sends it slowly is cut off.
@@ -116,19 +116,17 @@ async fn serve(
     witness: Arc<Witness>,
     greeting: &str,
 ) -> anyhow::Result<ExitCode> {
-    let tls = match &config.tls {
-        Some(tls) => Some(Tls::load(TlsOptions {
-            cert_file: tls.cert_file.clone(),
-            key_file: tls.key_file.clone(),
-        })?),
-        None => None,
-    };
+    let tls = config.tls.clone().map(Tls::load).transpose()?;
     let socket = listen::bind(config.listen)?;
     let admin_socket = listen::bind(config.admin_listen)?;
     say(greeting)?;
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    tokio::spawn(obey_signals(stop, tls.clone()));
+    let certificates = tls.clone();
+    tokio::spawn(signals::obey(stop, move || {
+        reload_tls(certificates.as_deref());
+        std::future::ready(())
+    }));
     let health = listen::serve(
         admin_socket,
         admin(witness.clone()),
@@ -150,30 +148,4 @@ async fn serve(
     }
     health.abort();
     Ok(ExitCode::SUCCESS)
-}
-
-/// SIGTERM and SIGINT drain; SIGHUP reads the certificates again.
-async fn obey_signals(stop: tokio::sync::watch::Sender<bool>, tls: Option<Arc<Tls>>) {
-    let signals = (
-        signal(SignalKind::terminate()),
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::hangup()),
-    );
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
-        complain("signals cannot be handled");
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
-                if let Some(Err(e)) = tls.as_deref().map(Tls::reload) {
-                    tracing::error!("TLS files: {e}; the old ones stay");
-                }
-            }
-        }
-    }
-    tracing::info!("stopping: requests in flight are finished first");
-    let _ = stop.send(true);
 }

@@ -8,7 +8,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::Gauge64;
+use super::{Gauge64, whole};
 
 /// Labels of a request: both come from closed lists.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -88,6 +88,6 @@ impl KubernetesMetrics {
 
     /// Keys were handed out at `now`, Unix seconds.
     pub fn fetched(&self, now: u64) {
-        self.last_fetch.set(i64::try_from(now).unwrap_or(i64::MAX));
+        self.last_fetch.set(whole(now));
     }
 }

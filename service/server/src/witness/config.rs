@@ -9,8 +9,8 @@ use chancery_tlog::note::VerifierKey;
 use serde::Deserialize;
 
 use super::WitnessError;
-use crate::config::{Logging, Tls};
-use crate::listen::Network;
+use crate::config::Logging;
+use crate::listen::{Network, TlsOptions};
 
 /// The most logs: each costs a note in memory, at most 128 KiB, and a file.
 pub const MAX_LOGS: usize = 1_024;
@@ -51,7 +51,7 @@ pub struct WitnessConfig {
     pub trusted_proxies: Vec<Network>,
     /// TLS for the listener.
     #[serde(default)]
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsOptions>,
     /// How the log of the process itself looks.
     #[serde(default)]
     pub logging: Logging,

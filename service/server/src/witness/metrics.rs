@@ -1,15 +1,13 @@
 //! What a witness counts, for Prometheus.
 
-use std::sync::atomic::AtomicI64;
-
 use chancery_tlog::witness::Refusal;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{Known, No};
+use crate::metrics::{Gauge64, exposition, whole};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Outcome {
@@ -22,8 +20,6 @@ struct Outcome {
 struct Origin {
     origin: String,
 }
-
-type Gauge64 = Gauge<i64, AtomicI64>;
 
 /// Every metric of a witness.
 #[derive(Debug)]
@@ -100,7 +96,6 @@ impl Metrics {
 
     pub(super) fn latest(&self, origin: &str, known: &Known) {
         let label = Origin { origin: origin.to_owned() };
-        let whole = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.size.get_or_create(&label).set(whole(known.size));
         self.time.get_or_create(&label).set(whole(known.at));
     }
@@ -108,6 +103,6 @@ impl Metrics {
     /// The exposition text.
     #[must_use]
     pub fn text(&self) -> String {
-        crate::metrics::exposition(&self.registry)
+        exposition(&self.registry)
     }
 }

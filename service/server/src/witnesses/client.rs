@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use chancery_tlog::note::MAX_NOTE_BYTES;
 use ureq::Agent;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+
+use crate::web;
 
 /// A witness stores a checkpoint and answers; longer than this it is away.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,21 +30,7 @@ pub struct Reply {
 impl Client {
     /// A client; TLS by aws-lc with the system's roots.
     pub fn new() -> Self {
-        // A second call finds the provider installed, which is as good.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let config = Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_idle_connections_per_host(MAX_IDLE)
-            .tls_config(tls)
-            .user_agent(crate::SOFTWARE)
-            .build();
-        Self(config.into())
+        Self(web::agent(TIMEOUT, MAX_IDLE))
     }
 
     /// Posts to `<prefix>/add-checkpoint`; waits a bounded time.
@@ -58,8 +45,8 @@ impl Client {
         let kind = response.headers().get("content-type");
         let content_type = kind.and_then(|v| v.to_str().ok()).map(str::to_owned);
         let limit = u64::try_from(MAX_NOTE_BYTES).unwrap_or(u64::MAX);
-        let body = response.body_mut().with_config().limit(limit).read_to_vec();
-        Ok(Reply { status, content_type, body: body.map_err(|e| e.to_string())? })
+        let body = web::body_of(&mut response, limit).map_err(|e| e.to_string())?;
+        Ok(Reply { status, content_type, body })
     }
 }
 

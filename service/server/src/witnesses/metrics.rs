@@ -1,14 +1,12 @@
 //! What is counted of each witness. Names come from the configuration.
 
-use std::sync::atomic::AtomicI64;
-
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::Alarm;
+use crate::metrics::{Gauge64, whole};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Witness {
@@ -31,8 +29,8 @@ struct Raised {
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     requests: Family<Asked, Counter>,
-    size: Family<Witness, Gauge<i64, AtomicI64>>,
-    alarms: Family<Raised, Gauge<i64, AtomicI64>>,
+    size: Family<Witness, Gauge64>,
+    alarms: Family<Raised, Gauge64>,
 }
 
 impl Counts {
@@ -66,7 +64,7 @@ impl Counts {
 
     pub(super) fn cosigned(&self, witness: &str, size: u64) {
         let label = Witness { witness: witness.to_owned() };
-        self.size.get_or_create(&label).set(i64::try_from(size).unwrap_or(i64::MAX));
+        self.size.get_or_create(&label).set(whole(size));
     }
 
     /// The alarm that stands, if one does.

@@ -1,17 +1,16 @@
 //! What authz counts, for Prometheus.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
 use chancery_relying_party::Status;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::decide::Proxy;
+use crate::metrics::{Gauge64, GaugeF64, exposition, whole};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Decision {
@@ -24,9 +23,6 @@ struct Decision {
 struct Issuer {
     issuer: String,
 }
-
-type Gauge64 = Gauge<i64, AtomicI64>;
-type GaugeF64 = Gauge<f64, AtomicU64>;
 
 /// Every metric of authz.
 #[derive(Debug)]
@@ -101,7 +97,6 @@ impl Metrics {
 
     /// The exposition text, with the relying party's state as it is now.
     pub fn text(&self, status: &Status) -> String {
-        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for issuer in &status.issuers {
             let label = Issuer { issuer: issuer.issuer.clone() };
             let keys = u64::try_from(issuer.keys).unwrap_or(u64::MAX);
@@ -120,7 +115,7 @@ impl Metrics {
         }
         self.log_requests.set(whole(status.logs.requests));
         self.log_failures.set(whole(status.logs.failures));
-        crate::metrics::exposition(&self.registry)
+        exposition(&self.registry)
     }
 }
 

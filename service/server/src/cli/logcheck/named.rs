@@ -34,10 +34,7 @@ pub(super) fn tell_directory(agreement: &Agreement, json: bool) -> anyhow::Resul
         say(&document.to_string())?;
         return Ok(());
     }
-    let earlier = match before {
-        0 => String::new(),
-        before => format!(", of which {before} were checked before"),
-    };
+    let earlier = super::earlier(*before);
     say(&format!(
         "{}: {} entries agree with the signed checkpoint (a directory of {open} open and {closed} closed \
          logs){earlier}",
