@@ -81,6 +81,8 @@ enum Command {
 enum LogCommand {
     /// Walk a whole log; exit 0 only if every byte agrees with the signed checkpoint
     Check(logcheck::CheckArgs),
+    /// Delete the entries of logs that ended long ago; their hashes stay
+    Prune(logcheck::PruneArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -139,6 +141,7 @@ pub fn main() -> ExitCode {
         Command::Witness(args) => witness::run(&args),
         Command::Prove(args) => prove::prove(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
+        Command::Log(LogCommand::Prune(args)) => logcheck::prune(&args),
         Command::Monitor(args) => monitor::run(&args),
         Command::Audit(command) => audit::run(&command),
         Command::Attest(command) => attest::run(&command),

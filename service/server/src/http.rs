@@ -57,6 +57,7 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/log/{log}/by-digest/{leaf}", get(digests::by_digest))
         .route("/log/{log}/keys.jwt", get(logs::keys_jwt))
         .route("/log/{log}/vkey", get(logs::vkey))
+        .route("/log/{log}/pruned", get(logs::pruned))
         .route("/directory/checkpoint", get(directory::checkpoint))
         .route("/directory/tile/{*path}", get(directory::tile))
         .route("/directory/vkey", get(directory::vkey))

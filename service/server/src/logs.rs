@@ -31,6 +31,7 @@
 
 mod batch;
 mod load;
+mod pruned;
 mod publish;
 
 use std::collections::{BTreeMap, HashMap};
@@ -49,6 +50,7 @@ use crate::ledger::{Audited, Ledger, SummaryKey};
 use crate::store::{Store, StoreError};
 
 pub use batch::Batch;
+pub use pruned::{MARKER, parse_marker, prune_entries};
 
 /// Logs of dead signers that are kept open at a time; others are opened again when asked for.
 const MAX_OPEN_LOGS: usize = 64;
@@ -81,6 +83,9 @@ pub enum LogError {
     /// There is no such tile or entry under the latest checkpoint.
     #[error("`{0}` is not in this log")]
     NotThere(String),
+    /// Entries below this index were pruned.
+    #[error("entries below `{0}` of this log were pruned; its hashes are all there")]
+    Pruned(u64),
 }
 
 impl LogError {
@@ -428,13 +433,12 @@ impl Log {
     /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`].
     pub async fn entries(&self, id: EntriesTileId) -> Result<Bytes, LogError> {
         let width = usize::from(id.width);
-        let full = EntriesTileId { width: 256, ..id }.path();
         {
             let tail = read(&self.tail);
             if !id.is_within(tail.size) {
                 return Err(LogError::NotThere(id.path()));
             }
-            if let Some(bytes) = tail.staged.get(&full) {
+            if let Some(bytes) = tail.staged.get(&EntriesTileId { width: 256, ..id }.path()) {
                 return self.cut(bytes.clone(), width);
             }
             if id.index == tail.size / TILE_WIDTH {
@@ -444,7 +448,7 @@ impl Log {
                 return Ok(Bytes::copy_from_slice(bytes));
             }
         }
-        let bytes = self.get_object(&full).await?;
+        let bytes = self.stored_bundle(id).await?;
         self.cut(bytes, width)
     }
 

@@ -3,6 +3,7 @@
 
 mod named;
 mod progress;
+mod prune;
 pub(super) mod resume;
 pub(super) mod source;
 pub(super) mod story;
@@ -20,6 +21,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::progress::grouped;
+pub(super) use self::prune::{PruneArgs, run as prune};
 use self::resume::Resume;
 pub(super) use self::source::Objects;
 use self::source::Reader;
@@ -43,6 +45,9 @@ pub struct CheckArgs {
     /// Of a directory: walk every log that it names, too
     #[arg(long, conflicts_with = "resume")]
     logs: bool,
+    /// The log ended and may be pruned: of entries that are gone, the hashes are checked
+    #[arg(long, conflicts_with = "logs")]
+    pruned: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -86,6 +91,15 @@ impl CheckError {
         CheckError::Disagrees { code: "log_rewritten", why }
     }
 
+    /// Entries that are gone from a log of which it is not known that it ended.
+    fn pruned(minimum: u64) -> Self {
+        let why = format!(
+            "entries below {minimum} were pruned, which only a log may be that the directory closed: \
+             check it from there, with `--logs`, or with `--pruned` if you know that it ended"
+        );
+        CheckError::Disagrees { code: "log_pruned", why }
+    }
+
     fn contradicts(index: u64, Contradiction { code, what }: Contradiction) -> Self {
         CheckError::Disagrees { code, why: format!("entry {index}: {what}") }
     }
@@ -107,6 +121,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         resume: args.resume.clone().map(Resume::File),
         claims: Vec::new(),
         collects: args.logs,
+        may_be_pruned: args.pruned,
     };
     let result = walk(&place, begin, &interrupted).and_then(|agreement| {
         tell(&agreement, args.json).map_err(CheckError::Unknown)?;
@@ -150,15 +165,20 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
             "tokens": story.tokens,
             "voids": story.voids,
             "compromised": story.fallen().len(),
+            "pruned_below": story.pruned,
             "checked_before": before,
         });
         say(&document.to_string())?;
         return Ok(());
     }
     let earlier = earlier(*before);
+    let pruned = match story.pruned {
+        0 => String::new(),
+        below => format!(", PRUNED: of the entries below {below} only the hashes are there"),
+    };
     say(&format!(
         "{}: {} entries agree with the signed checkpoint ({} tokens, {} keys, {} voids, \
-         {} compromised){earlier}",
+         {} compromised){pruned}{earlier}",
         checkpoint.origin,
         checkpoint.size,
         story.tokens,
@@ -182,7 +202,7 @@ pub(super) fn audit_statements(
     objects: &dyn Objects,
     id: LogId,
 ) -> anyhow::Result<Result<(u64, Vec<AuditSegment>), String>> {
-    let begin = Begin { named: Some(id), ..Begin::default() };
+    let begin = Begin { named: Some(id), may_be_pruned: true, ..Begin::default() };
     match walk(objects, begin, &AtomicBool::new(false)) {
         Ok(agreement) => Ok(Ok((agreement.checkpoint.size, agreement.story.audits))),
         Err(CheckError::Disagrees { why, .. }) => Ok(Err(why)),
@@ -201,6 +221,8 @@ struct Begin {
     claims: Vec<Claim>,
     /// Whether a directory's checkpoints are collected.
     collects: bool,
+    /// Whether the log is known to have ended: the entries of a living one must all be there.
+    may_be_pruned: bool,
 }
 
 fn walk(
@@ -215,6 +237,9 @@ fn walk(
     check.expect(begin.claims)?;
     if begin.collects {
         check.collect();
+    }
+    if begin.may_be_pruned {
+        check.allow_pruned();
     }
     check.run()
 }

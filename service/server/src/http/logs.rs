@@ -73,6 +73,21 @@ pub async fn keys_jwt(State(app): State<App>, Path(log): Path<String>) -> Respon
     }
 }
 
+/// `pruned`: the log's minimum index, where its entries were pruned.
+pub async fn pruned(State(app): State<App>, Path(log): Path<String>) -> Response {
+    let log = match open(&app, &log).await {
+        Ok(log) => log,
+        Err(response) => return response,
+    };
+    match log.minimum_index().await {
+        Ok(Some(minimum)) => text(format!("{minimum}\n"), "text/plain; charset=utf-8"),
+        Ok(None) => {
+            errors::problem(StatusCode::NOT_FOUND, "not_pruned", "no entry of this log was pruned")
+        }
+        Err(e) => failed(&e),
+    }
+}
+
 /// `vkey`: the verifier key; believe it only if the log id is its hash.
 pub async fn vkey(State(app): State<App>, Path(log): Path<String>) -> Response {
     match open(&app, &log).await {
@@ -109,10 +124,23 @@ pub(super) fn failed(e: &LogError) -> Response {
         LogError::NotThere(_) | LogError::Store(StoreError::Missing(_)) => {
             errors::problem(StatusCode::NOT_FOUND, "not_in_log", &e.to_string())
         }
+        LogError::Pruned(_) => errors::problem(StatusCode::GONE, "pruned", &e.to_string()),
         _ => {
             tracing::error!("{e}");
             let detail = "the store cannot be read now";
             errors::problem(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", detail)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pruned_is_not_missing() {
+        let missing = StoreError::Missing("log/x/tile/entries/000".into()).into();
+        assert_eq!(failed(&missing).status(), StatusCode::NOT_FOUND);
+        assert_eq!(failed(&LogError::Pruned(256)).status(), StatusCode::GONE);
     }
 }

@@ -58,7 +58,16 @@ impl Log {
         };
         let start =
             Start { ledger: Ledger::default(), apply_from: 0, builder: TileBuilder::new(), claim };
-        self.load_from(checkpoint, start).await
+        match self.load_from(checkpoint, start).await {
+            // Nothing of what it said is needed any more, or it would not have been pruned.
+            Err(LogError::Store(StoreError::Missing(_)))
+                if self.minimum_index().await?.is_some() =>
+            {
+                self.has_ledger = false;
+                self.load_edge(checkpoint.size).await
+            }
+            other => other,
+        }
     }
 
     /// The summary, if there is one that this service wrote for this log and that is not ahead of it.

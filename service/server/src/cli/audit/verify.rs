@@ -21,6 +21,7 @@ use serde_json::json;
 use super::ArchiveArgs;
 use super::archive::Archive;
 use crate::cli::{complain, logcheck, say};
+use crate::logs::MARKER;
 
 /// `chancery audit verify`
 #[derive(Debug, Args)]
@@ -49,6 +50,8 @@ struct Findings {
     records: u64,
     /// Segments that no log names yet.
     unstated: u64,
+    /// Whether entries of a log were pruned, and with them perhaps the first statements.
+    pruned: bool,
     violations: Vec<String>,
 }
 
@@ -64,6 +67,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         if archive.object(&format!("log/{log}/checkpoint"))?.is_none() {
             continue;
         }
+        findings.pruned |= archive.object(&format!("log/{log}/{MARKER}"))?.is_some();
         match logcheck::audit_statements(&(&archive, log.clone()), id)? {
             Ok((size, statements)) => {
                 findings.logs = findings.logs.saturating_add(1);
@@ -125,8 +129,9 @@ fn check_log(
     statements.sort_by_key(|s| s.number);
     // A service that was not sure whether it was heard says the same again.
     statements.dedup();
-    let mut end = 0;
-    for (number, statement) in (0_u64..).zip(&statements) {
+    let first = statements.first().filter(|_| findings.pruned);
+    let (number, mut end) = first.map_or((0, 0), |s| (s.number, s.first));
+    for (number, statement) in (number..).zip(&statements) {
         let gap = if statement.number != number {
             Some(format!("segment {number} is not stated, {} is", statement.number))
         } else if statement.first != end {
@@ -148,8 +153,8 @@ fn check_log(
         }
     }
     for name in stored.iter().filter(|name| name.log == text) {
-        let known = usize::try_from(name.number).ok().and_then(|at| statements.get(at));
-        match known {
+        let known = statements.binary_search_by_key(&name.number, |s| s.number);
+        match known.ok().and_then(|at| statements.get(at)) {
             Some(statement) if statement.hour == name.hour => {}
             Some(_) => findings
                 .violations

@@ -78,7 +78,8 @@ pub(super) fn walk_all(
             rest.map(|(size, root)| Claim { size: *size, root: *root, by: "in the directory" });
         let claims = std::iter::once(first).chain(rest).collect();
         let place = Place::parse(&format!("{base}/{id}"));
-        let begin = Begin { named: Some(id), claims, ..Begin::default() };
+        let may_be_pruned = named.closing().is_some();
+        let begin = Begin { named: Some(id), claims, may_be_pruned, ..Begin::default() };
         let of_log = |e: CheckError| match e {
             CheckError::Disagrees { code, why } => {
                 CheckError::Disagrees { code, why: format!("log `{id}`: {why}") }

@@ -62,6 +62,9 @@ pub(in crate::cli) struct Story {
     /// Keys of this log or of others that must no longer be believed.
     fallen: BTreeSet<Kid>,
     imports: Vec<Import>,
+    /// Entries from the first on that were pruned: what they said is not known, nor whether those
+    /// after them agree with it.
+    pub pruned: u64,
     /// What the service stated of its audit; not kept in resume files.
     pub audits: Vec<AuditSegment>,
 }
@@ -194,6 +197,12 @@ impl Story {
     }
 
     fn read_entry(&mut self, index: u64, entry: &Entry) -> Result<(), Contradiction> {
+        if self.pruned > 0 {
+            if let Entry::AuditSegment(a) = entry {
+                self.audits.push(a.clone());
+            }
+            return Ok(());
+        }
         if (index == 0) != matches!(entry, Entry::Genesis(_)) {
             return wrong("genesis", "genesis is the first entry and only that");
         }
@@ -245,6 +254,8 @@ pub(super) struct StoryText {
     fallen: Vec<String>,
     imports: Vec<Import>,
     keys: BTreeMap<String, Key>,
+    #[serde(default)]
+    pruned: u64,
     /// Entries of a directory that still say something, with their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     directory: Vec<(u64, String)>,
@@ -257,6 +268,7 @@ impl From<&Story> for StoryText {
         let parts = parts.filter_map(|(at, entry)| Some((at, b64::encode(&entry.encode().ok()?))));
         Self {
             directory: parts.collect(),
+            pruned: story.pruned,
             tokens: story.tokens,
             voids: story.voids,
             fallen: story.fallen.iter().map(|kid| b64::encode(kid)).collect(),
@@ -287,6 +299,7 @@ impl StoryText {
             voids: self.voids,
             fallen: self.fallen.iter().map(id).collect::<Option<_>>()?,
             imports: self.imports,
+            pruned: self.pruned,
             audits: Vec::new(),
         })
     }

@@ -1,6 +1,7 @@
 //! The walk over small logs in memory: every object once, every byte, and logs that change meanwhile.
 
 mod directory;
+mod prune;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -314,7 +315,7 @@ fn a_log_that_is_rewritten_meanwhile_is_found() {
         for later in [305, 400, 513, 1_100] {
             // The first bundle is read from the first history; then its edge is gone.
             let states = vec![files(&first, 304), files(&second, later)];
-            let live = Live { states, every: 4, reads: AtomicUsize::new(0) };
+            let live = Live { states, every: 5, reads: AtomicUsize::new(0) };
             disagreement(check_files(&live));
         }
         let states = vec![files(&first, 304), {
@@ -322,7 +323,7 @@ fn a_log_that_is_rewritten_meanwhile_is_found() {
             same_size.remove("tile/entries/001.p/48");
             same_size
         }];
-        let live = Live { states, every: 4, reads: AtomicUsize::new(0) };
+        let live = Live { states, every: 5, reads: AtomicUsize::new(0) };
         let why = disagreement(check_files(&live));
         assert!(why.contains("two checkpoints of size 304"), "{why}");
     }

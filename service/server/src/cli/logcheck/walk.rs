@@ -22,6 +22,7 @@ use super::progress::Progress;
 use super::resume::{Resume, Resumed};
 use super::source::{Reader, Tiles};
 use super::story::{Kind, Said, Story};
+use crate::logs::{MARKER, parse_marker};
 
 /// Bundles that are in memory at a time: some 10 MB of token entries.
 const CHUNK: u64 = 128;
@@ -63,6 +64,9 @@ pub(in crate::cli) struct Check<'a> {
     pub vkey: &'a VerifierKey,
     kind: Kind,
     pub resume: Option<Resume>,
+    /// The log's minimum index, which it states itself, and whether it may have one.
+    minimum: u64,
+    may_be_pruned: bool,
     /// Set when the user wants it to end.
     pub interrupted: &'a AtomicBool,
     pub walk: Walk,
@@ -126,7 +130,15 @@ impl<'a> Check<'a> {
             None => None,
         };
         let (checkpoint, note) = open(&reader.first("checkpoint")?, vkey)?;
+        let minimum = match reader.find(MARKER)? {
+            Some(marker) => parse_marker(&marker).ok_or_else(|| {
+                CheckError::disagrees(format!("`{MARKER}` is not a minimum index"))
+            })?,
+            None => 0,
+        };
         let mut check = Self {
+            minimum,
+            may_be_pruned: false,
             reader,
             vkey,
             kind,
@@ -177,6 +189,11 @@ impl<'a> Check<'a> {
             moves = moves.saturating_add(1);
         }
         Ok(())
+    }
+
+    /// The log is known to have ended: of entries that were pruned, only the hashes are read.
+    pub fn allow_pruned(&mut self) {
+        self.may_be_pruned = self.kind == Kind::Signer;
     }
 
     /// Has the walk collect the checkpoints that a directory holds.
@@ -335,8 +352,17 @@ impl<'a> Check<'a> {
     /// A full bundle and the tile of its leaves.
     fn read_piece(&self, index: u64) -> Result<Piece, CheckError> {
         let bundle = EntriesTileId { index, width: 256 };
-        let piece = Piece::decode(self.kind, bundle, 256, &self.reader.read(&bundle.path())?)?;
         let tile = bundle.hashes().path();
+        let path = bundle.path();
+        let is_pruned = index < self.minimum / TILE_WIDTH;
+        if is_pruned && self.may_be_pruned {
+            return Piece::of_leaves(&tile, &self.reader.read(&tile)?);
+        }
+        let entries = match self.reader.find(&path)? {
+            None if is_pruned => return Err(CheckError::pruned(self.minimum)),
+            found => found.ok_or_else(|| CheckError::disagrees(format!("{path} is not there")))?,
+        };
+        let piece = Piece::decode(self.kind, bundle, 256, &entries)?;
         compare(&tile, &self.reader.read(&tile)?, &piece.leaf_bytes())?;
         Ok(piece)
     }
@@ -361,6 +387,9 @@ impl<'a> Check<'a> {
         // From here on nothing can fail but for a disagreement: the walk is saved with all of the
         // piece or with nothing of it.
         let mut story = std::mem::take(&mut self.walk.story);
+        if piece.entries.is_empty() {
+            story.pruned = to;
+        }
         self.walk.read_story(&mut story, piece)?;
         self.walk.story = story;
         self.walk.upper.append(root);
@@ -492,6 +521,16 @@ impl Piece {
             piece.entries.push(entry);
         }
         Ok(piece)
+    }
+
+    /// The leaves of entries that were pruned, which the tree above them vouches for.
+    fn of_leaves(path: &str, tile: &[u8]) -> Result<Self, CheckError> {
+        let (hashes, rest) = tile.as_chunks();
+        if hashes.len() != 256 || !rest.is_empty() {
+            return Err(CheckError::disagrees(format!("{path} is not a full tile")));
+        }
+        let leaves = hashes.iter().map(|hash| Hash(*hash)).collect();
+        Ok(Self { entries: Vec::new(), leaves })
     }
 
     fn leaf_bytes(&self) -> Vec<u8> {

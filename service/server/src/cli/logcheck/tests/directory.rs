@@ -7,16 +7,16 @@ use crate::directory::tests::{Folder, empty_store, heads, open, successor};
 use crate::store::faulty::Objects as Stored;
 
 /// A store with a directory and its two logs; the first is closed.
-struct Deployment {
-    first: TestLog,
+pub(super) struct Deployment {
+    pub first: TestLog,
     second: TestLog,
-    objects: Stored,
+    pub objects: Stored,
 }
 
 /// Steps of the first log, so that the directory crosses a tile.
-const STEPS: usize = 260;
+pub(super) const STEPS: usize = 260;
 
-async fn deployment() -> Deployment {
+pub(super) async fn deployment() -> Deployment {
     let (folder, faulty) = (Folder::new(), empty_store().await);
     let first = TestLog::of_entries(7, &entries(700));
     let second = successor(2, &first, STEPS);
@@ -33,7 +33,7 @@ async fn deployment() -> Deployment {
 }
 
 /// These objects as a folder, and what a check of its directory says: the exit code.
-fn check_folder(objects: &Stored, logs: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn check_folder(objects: &Stored, logs: bool) -> anyhow::Result<ExitCode> {
     let folder = Folder::new();
     for (path, bytes) in objects {
         let file = folder.path().join(path);
@@ -41,7 +41,7 @@ fn check_folder(objects: &Stored, logs: bool) -> anyhow::Result<ExitCode> {
         std::fs::write(file, bytes).unwrap();
     }
     let log = folder.path().join("directory").display().to_string();
-    check(&CheckArgs { log, resume: None, logs, json: true })
+    check(&CheckArgs { log, resume: None, logs, pruned: false, json: true })
 }
 
 fn memory(objects: &Stored) -> Memory {
