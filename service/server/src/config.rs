@@ -66,6 +66,9 @@ pub struct Config {
     /// The tlog-policy of `release = "witnessed"`, with the directory's key, which is no setting.
     #[serde(skip)]
     pub witnessed: Option<String>,
+    /// Protections that the signer's process must have, of those that `/signers` lists.
+    #[serde(default)]
+    pub protections: Vec<String>,
     /// The directory log, which names all signers' logs.
     #[serde(default)]
     pub directory: DirectorySettings,
@@ -357,6 +360,7 @@ impl Config {
             log_prefix: self.log_prefix(),
             realms: self.realms.clone(),
             witnessed: self.witnessed.clone(),
+            protections: self.protections.clone(),
         }
     }
 
@@ -449,6 +453,7 @@ impl Config {
             witnesses: Vec::new(),
             witness_groups: Vec::new(),
             witnessed: None,
+            protections: Vec::new(),
             directory: DirectorySettings::default(),
             audit: AuditSettings::default(),
             logging: Logging::default(),

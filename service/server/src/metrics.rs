@@ -33,6 +33,12 @@ struct KeyLabel {
     algorithm: String,
 }
 
+/// What a part of the signer's secret memory is.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MemoryLabel {
+    what: &'static str,
+}
+
 pub(crate) type Gauge64 = Gauge<i64, AtomicI64>;
 pub(crate) type GaugeF64 = Gauge<f64, AtomicU64>;
 
@@ -58,6 +64,7 @@ pub struct Metrics {
     clock_trusted: Gauge64,
     key_age: Family<KeyLabel, Gauge64>,
     key_overdue: Family<KeyLabel, Gauge64>,
+    secret_memory: Family<MemoryLabel, Gauge64>,
     /// What is counted of the directory's witnesses.
     pub witnesses: crate::witnesses::Counts,
 }
@@ -93,6 +100,7 @@ impl Metrics {
             clock_trusted: Gauge64::default(),
             key_age: Family::default(),
             key_overdue: Family::default(),
+            secret_memory: Family::default(),
             witnesses: crate::witnesses::Counts::default(),
         };
         metrics.register();
@@ -148,6 +156,12 @@ impl Metrics {
             "active_key_overdue",
             "Whether the active key is older than its schedule",
             self.key_overdue.clone(),
+        );
+        r.register_with_unit(
+            "signer_secret_memory",
+            "Memory of the signer that no process reads; overflow: what had no room in it",
+            Unit::Bytes,
+            self.secret_memory.clone(),
         );
     }
 
@@ -211,6 +225,16 @@ impl Metrics {
     /// Takes note of the signer's report.
     pub fn status(&self, status: &chancery_signer_api::Status, now: u64) {
         self.clock_trusted.set(i64::from(status.clock_trusted));
+        let memory = status.secret_memory;
+        for (what, bytes) in [
+            ("capacity", memory.capacity),
+            ("touched", memory.touched),
+            ("in_use", memory.in_use),
+            ("overflow", memory.overflow),
+        ] {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            self.secret_memory.get_or_create(&MemoryLabel { what }).set(bytes);
+        }
         // Lanes without an active key show none, not the age of the last one.
         self.key_age.clear();
         self.key_overdue.clear();
@@ -266,6 +290,7 @@ mod tests {
                 announced_at: 2,
                 scheduled_s: 3_600,
             }],
+            secret_memory: chancery_signer_api::SecretMemory::default(),
         };
         let metrics = Metrics::new();
         let overdue = |metrics: &Metrics| {

@@ -19,6 +19,7 @@ pub struct Policy {
     digest: [u8; 32],
     log_prefix: String,
     witnessed: Option<String>,
+    protections: Vec<String>,
     realms: HashMap<String, Arc<Realm>>,
 }
 
@@ -93,6 +94,7 @@ impl Policy {
             digest: sha256,
             log_prefix: document.log_prefix,
             witnessed: document.witnessed,
+            protections: document.protections,
             realms,
         })
     }
@@ -120,6 +122,12 @@ impl Policy {
     #[must_use]
     pub fn witnessed(&self) -> Option<&str> {
         self.witnessed.as_deref()
+    }
+
+    /// Protections that the signer's process must have.
+    #[must_use]
+    pub fn protections(&self) -> &[String] {
+        &self.protections
     }
 
     /// A realm by name.

@@ -32,6 +32,16 @@ pub const RESERVED_REALMS: &[&str] = &["log", "directory", "signers", ".well-kno
 pub const MAX_REPLAY_CAPACITY: u32 = 4_000_000;
 /// The longest window and the longest token lifetime: 400 days, beyond any published practice.
 pub const MAX_DURATION_S: u64 = 400 * 86_400;
+/// What a signer's process can be demanded to have, as it reports it.
+pub const PROTECTIONS: [&str; 7] = [
+    "secret_memory",
+    "no_new_privs",
+    "not_dumpable",
+    "no_core_dump",
+    "memory_locked",
+    "landlock",
+    "seccomp",
+];
 /// Claims that only the signer sets, or whose meaning validators rely on: RFC 7519 section 4.1,
 /// RFC 9068 section 2.2, RFC 7800, RFC 8693 and OpenID Connect's session claims.
 pub const RESERVED_CLAIMS: &[&str] = &[
@@ -76,6 +86,9 @@ pub struct PolicyDocument {
     /// ([`crate::witnessed`]); without it, what the service acknowledged is free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnessed: Option<String>,
+    /// Protections of the signer's process, of [`PROTECTIONS`], without which it takes no policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub protections: Vec<String>,
 }
 
 /// A unit with its own issuer, key set, policy and schedule.
@@ -307,6 +320,10 @@ impl PolicyDocument {
         }
         check_origin_prefix(&self.log_prefix)?;
         self.witnessed.as_deref().map(crate::witnessed::parse).transpose()?;
+        if let Some(name) = self.protections.iter().find(|p| !PROTECTIONS.contains(&p.as_str())) {
+            let known = PROTECTIONS.join("`, `");
+            return bad("policy", format!("`{name}` is no protection; there are `{known}`"));
+        }
         if self.realms.is_empty() || self.realms.len() > MAX_REALMS {
             return bad(
                 "policy",

@@ -518,6 +518,26 @@ pub struct Status {
     /// All keys but those that are Gone.
     #[n(4)]
     pub keys: Vec<KeyStatus>,
+    /// What the private keys take where no process reads them; all zero without it.
+    #[cbor(n(5), default)]
+    pub secret_memory: SecretMemory,
+}
+
+/// Bytes of secret memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct SecretMemory {
+    /// Room.
+    #[n(0)]
+    pub capacity: u64,
+    /// Ever handed out: what it costs.
+    #[n(1)]
+    pub touched: u64,
+    /// In use.
+    #[n(2)]
+    pub in_use: u64,
+    /// In use outside of it, because it is full.
+    #[n(3)]
+    pub overflow: u64,
 }
 
 /// One key.

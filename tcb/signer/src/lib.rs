@@ -3,7 +3,8 @@
 //!
 //! The page to open first is [`issue`]: the life of a token inside the signer. [`lifecycle`] is the
 //! life of a key. [`signer`] holds the state and the one place where requests are dispatched;
-//! [`serve`] is the event loop around it, [`sandbox`] what the process gives up before it starts.
+//! [`serve`] is the event loop around it, [`memory`] where the private keys are, [`sandbox`] what the
+//! process gives up before it starts.
 
 pub mod clock;
 mod imports;
@@ -12,6 +13,7 @@ mod keys;
 mod kubernetes;
 pub mod lifecycle;
 mod log;
+pub mod memory;
 mod open;
 mod publish;
 mod rsa_pool;

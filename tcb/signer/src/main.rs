@@ -11,7 +11,7 @@ use std::time::Duration;
 use chancery_signer::clock::SystemClock;
 use chancery_signer::serve::{self, Options};
 use chancery_signer::signer::Signer;
-use chancery_signer::{SOFTWARE, sandbox};
+use chancery_signer::{SOFTWARE, memory, sandbox};
 
 const USAGE: &str = "\
 usage: chancery-signer --socket PATH [--peer-uid UID] [--alone-seconds N]
@@ -72,8 +72,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     // The signer outlives the service: no signal to the service's session reaches it. Where it
     // leads a session already, there is nothing to do.
     let _ = rustix::process::setsid();
+    let mut protections = vec![memory::protect()?];
     let listener = bind(&arguments.socket)?;
-    let mut protections = sandbox::enter();
+    protections.extend(sandbox::enter());
     // The RSA thread starts in here, so the seccomp filter comes after it, for both threads.
     let mut signer = Signer::new(SystemClock).map_err(|e| e.to_string())?;
     protections.push(sandbox::close());

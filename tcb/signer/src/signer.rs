@@ -20,6 +20,7 @@ use crate::imports::{self, Imports};
 use crate::issue::{self, Desk};
 use crate::keys::Keys;
 use crate::log::{self, Log};
+use crate::memory;
 use crate::open::OpenBatch;
 use crate::publish::KeySetPublisher;
 use crate::witnessed::Witnessing;
@@ -63,6 +64,7 @@ pub struct Signer<C> {
     notices: Vec<Notice>,
     clock_was_trusted: bool,
     tidied_boot_ms: u64,
+    overflow: memory::Overflow,
 }
 
 /// What is remembered of each client, across policy versions, by issuer: a proof names the issuer,
@@ -138,6 +140,7 @@ impl<C: Clock> Signer<C> {
             notices: Vec::new(),
             clock_was_trusted: true,
             tidied_boot_ms: 0,
+            overflow: memory::Overflow::default(),
         })
     }
 
@@ -258,6 +261,7 @@ impl<C: Clock> Signer<C> {
     /// Memory that nobody collects stays bounded: of notices the first ones tell most, and expired
     /// proofs of idle clients are forgotten about once a minute.
     fn tidy(&mut self, now: Now) {
+        self.overflow.note(&mut self.notices);
         self.notices.truncate(MAX_NOTICES);
         if now.boot_ms.saturating_sub(self.tidied_boot_ms) >= TIDY_EVERY_MS {
             self.tidied_boot_ms = now.boot_ms;
@@ -301,13 +305,14 @@ impl<C: Clock> Signer<C> {
             fresh,
             origin: self.log.origin().to_owned(),
             started_at: self.started_at,
-            sandbox: self.sandbox.clone(),
+            sandbox: memory::amended(self.sandbox.clone()),
         }))
     }
 
     fn start(&mut self, start: Start, now: Now) -> Answer {
         let policy =
             Policy::parse(&start.policy).map_err(|e| fault(FaultCode::Policy, e.to_string()))?;
+        memory::demand(&policy, &self.sandbox).map_err(|e| fault(FaultCode::Policy, e))?;
         let witnessing = witnessing(&policy)?;
         let predecessor = start.predecessor.map(verify_predecessor).transpose()?;
         check_compromised(&start.compromised)?;
@@ -523,6 +528,7 @@ impl<C: Clock> Signer<C> {
             check_succession(earlier, &policy)?;
         }
         self.check_issuers(&policy)?;
+        memory::demand(&policy, &self.sandbox).map_err(|e| fault(FaultCode::Policy, e))?;
         imports::check(&policy, &self.keys, &self.imports)
             .map_err(|e| fault(FaultCode::Policy, e))?;
         // A host that could drop the witnesses would have what it wants by a reload.
@@ -592,6 +598,7 @@ impl<C: Clock> Signer<C> {
             committed_size: self.committed.0,
             clock_trusted: now.is_trusted(),
             keys: self.keys.status(now),
+            secret_memory: memory::status(),
         })
     }
 }

@@ -39,6 +39,7 @@ pub(crate) fn sample_with(jwk: Map<String, Value>) -> PolicyDocument {
             }],
         }],
         witnessed: None,
+        protections: Vec::new(),
     }
 }
 
@@ -74,6 +75,7 @@ fn an_oversize_document_is_refused_unread() {
 #[test]
 fn every_bound_says_what_is_wrong() {
     assert!(refused(|d| d.version = 0).contains("start at 1"));
+    assert!(refused(|d| d.protections = vec!["x".into()]).contains("`secret_memory`, `"));
     assert!(refused(|d| d.realms.clear()).contains("`0` realms"));
     assert!(refused(|d| d.realms.push(d.realms[0].clone())).contains("appears twice"));
     assert!(refused(|d| d.realms[0].name = "log".into()).contains("reserved"));

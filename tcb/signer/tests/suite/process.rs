@@ -33,11 +33,16 @@ struct Process {
 
 impl Process {
     fn start(name: &str, alone_s: u64) -> Self {
+        Self::start_by(binary(), name, alone_s)
+    }
+
+    /// By a command that ends with the signer's binary.
+    fn start_by(mut command: Command, name: &str, alone_s: u64) -> Self {
         let dir =
             std::env::temp_dir().join(format!("chancery-signer-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir(&dir).unwrap();
-        let child = binary()
+        let child = command
             .arg("--socket")
             .arg(dir.join("signer.sock"))
             .args(["--alone-seconds", &alone_s.to_string()])
@@ -221,8 +226,54 @@ fn the_kernel_confirms_what_the_signer_reports() {
         let line = process.proc_line(&format!("task/{thread}/status"), "Seccomp:");
         assert_eq!(line.ends_with('2'), reported("seccomp"), "thread {thread}");
     }
-    assert_eq!(welcome.sandbox.len(), 6);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", process.child.id())).unwrap();
+    expect("secret_memory", maps.contains("secretmem"));
+    let names: Vec<&str> = welcome.sandbox.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, chancery_policy::document::PROTECTIONS);
     assert!(welcome.sandbox.iter().all(|p| !p.detail.is_empty()));
+}
+
+#[test]
+fn a_signer_without_room_for_secret_memory_says_so_and_keeps_to_a_policy_that_demands_it() {
+    // Root may lock what it likes, unless it gave that right up.
+    let mut command = Command::new("prlimit");
+    command.args(["--memlock=0:0", "setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]);
+    let tools = |tool: &str| Command::new(tool).arg("--version").output().is_ok();
+    if !(tools("prlimit") && tools("setpriv") && rustix::process::geteuid().is_root()) {
+        eprintln!("skipped: needs root, prlimit and setpriv");
+        return;
+    }
+    command.arg(env!("CARGO_BIN_EXE_chancery-signer"));
+    let process = Process::start_by(command, "no-room", 60);
+    let client = Client::new("shop");
+    let mut peer = process.connect();
+    let welcome = peer.hello();
+    let memory = welcome.sandbox.iter().find(|p| p.name == "secret_memory").unwrap();
+    assert!(!memory.in_force && memory.detail.contains("ordinary memory"), "{memory:?}");
+    let mut document = policy(&client);
+    document.protections = vec!["no_new_privs".into(), "secret_memory".into()];
+    let start = Start {
+        policy: document.to_json().unwrap().into(),
+        predecessor: None,
+        compromised: Vec::new(),
+    };
+    match peer.ask(&Request::Start(start)) {
+        Response::Fault(fault) => {
+            assert_eq!(fault.code, FaultCode::Policy);
+            assert!(fault.detail.contains("demands `secret_memory`"), "{fault:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    document.protections.pop();
+    let first = peer.start(&document);
+    peer.commit(first.batch);
+    document.version = 2;
+    document.protections.push("secret_memory".into());
+    let load = LoadPolicy { policy: document.to_json().unwrap().into() };
+    match peer.ask(&Request::LoadPolicy(load)) {
+        Response::Fault(fault) => assert_eq!(fault.code, FaultCode::Policy),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

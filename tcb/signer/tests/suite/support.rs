@@ -125,6 +125,7 @@ pub fn policy(version: u64, algorithms: &[Algorithm], clients: &[&Client]) -> Po
             clients: clients.iter().map(|c| c.document()).collect(),
         }],
         witnessed: None,
+        protections: Vec::new(),
     }
 }
 

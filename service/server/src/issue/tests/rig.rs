@@ -255,6 +255,7 @@ impl FakeSigner {
                 committed_size: 0,
                 clock_trusted: true,
                 keys: vec![],
+                secret_memory: chancery_signer_api::SecretMemory::default(),
             }),
         }
     }

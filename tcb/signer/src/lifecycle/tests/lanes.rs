@@ -71,6 +71,7 @@ impl Bench {
             log_prefix: "issuer.example/log".into(),
             realms: vec![realm],
             witnessed: None,
+            protections: Vec::new(),
         };
         let policy = Policy::parse(&document.to_json().unwrap()).unwrap();
         self.keys.follow(&policy, self.now(), &mut self.log).unwrap();
@@ -471,6 +472,7 @@ fn an_rsa_lane_that_is_asked_to_rotate_before_its_first_key_signs_at_once_when_i
         log_prefix: "issuer.example/log".into(),
         realms: vec![realm],
         witnessed: None,
+        protections: Vec::new(),
     };
     let policy = Policy::parse(&document.to_json().unwrap()).unwrap();
     let now = Now { ms: T0_MS, boot_ms: 0, untrusted_by_ms: None };
