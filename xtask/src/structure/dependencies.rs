@@ -44,7 +44,7 @@ pub fn check(tree: &str, allowed: &List) -> Vec<Finding> {
 
 /// The names in lines such as `syn v2.0.1 (proc-macro) (*)`; a folder in parentheses marks a crate
 /// of this workspace.
-fn foreign_crates(tree: &str) -> BTreeSet<&str> {
+pub fn foreign_crates(tree: &str) -> BTreeSet<&str> {
     tree.lines()
         .filter(|line| !line.contains(" (/"))
         .filter_map(|line| line.split(' ').next())

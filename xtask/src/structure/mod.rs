@@ -6,6 +6,7 @@
 
 mod dependencies;
 mod edges;
+mod figures;
 mod lists;
 mod paths;
 mod purity;
@@ -61,6 +62,7 @@ pub fn check(root: &Path) -> Result<Vec<Finding>> {
 
     let mut findings = edges::check(&crates, &read(ARCHITECTURE)?);
     findings.extend(dependencies::check(&signer, &allowed));
+    findings.extend(figures::check(&files, &signer, &read(ARCHITECTURE)?));
     findings.extend(sizes::check(&files, &mut exceptions));
     findings.extend(purity::check(&files, &mut exceptions));
     findings.extend(paths::check(&files));
