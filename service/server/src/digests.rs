@@ -3,22 +3,27 @@
 //!
 //! An index is a cache in the data folder, never a source of truth: it is made from the log's own
 //! tiles, can be deleted at any time, and is made again. A file of it counts only while the log still
-//! has the root that it had when the file was made, every hit is compared with the leaf in the log's
-//! tile, and an answer says up to which size it looked. Whoever asks verifies an inclusion proof.
+//! has the root that it had when the file was made; its records are compared with the log's tiles, some
+//! when it is opened and all of them in time; every hit is compared with the leaf in the log's tile, and
+//! an answer says up to which size it looked. Whoever asks verifies an inclusion proof.
 //!
 //! | file | what it is |
 //! |---|---|
 //! | `digests/run.rs` | one sorted file |
 //! | `digests/index.rs` | the files of one log, and its last leaves in memory |
+//! | `digests/compare.rs` | whether a file says what the log's tiles say |
 
+mod compare;
 mod index;
 mod run;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
 
 use chancery_tlog::{HASH_BYTES, Hash, LogId, TILE_WIDTH, TileId};
 
@@ -75,10 +80,14 @@ pub struct Digests {
     folder: PathBuf,
     on: AtomicBool,
     /// Each has up to a megabyte of leaves and 24 files; there are as many as logs whose keys count.
-    open: Mutex<HashMap<LogId, Arc<Kept>>>,
+    open: Open,
+    /// Files that were found damaged.
+    damaged: Counter,
     /// Held by whoever opens one: two could each take the other's files for leftovers.
     opening: tokio::sync::Mutex<()>,
 }
+
+type Open = Arc<Mutex<HashMap<LogId, Arc<Kept>>>>;
 
 /// One open index.
 #[derive(Debug)]
@@ -86,6 +95,8 @@ struct Kept {
     index: Index,
     /// Held by whoever adds leaves.
     growing: tokio::sync::Mutex<()>,
+    /// The tile that is compared with the log next.
+    compared: AtomicU64,
 }
 
 impl Digests {
@@ -95,13 +106,28 @@ impl Digests {
         Self {
             folder,
             on: AtomicBool::new(on),
-            open: Mutex::default(),
+            open: Open::default(),
+            damaged: Counter::default(),
             opening: tokio::sync::Mutex::default(),
         }
     }
 
+    /// Counts files that are found damaged here.
+    #[must_use]
+    pub fn counting(self, damaged: Counter) -> Self {
+        Self { damaged, ..self }
+    }
+
     fn opened(&self) -> MutexGuard<'_, HashMap<LogId, Arc<Kept>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Throws the index away that has a damaged file, and the file: the next call begins to make it
+    /// again. Lookups meanwhile say how far they looked.
+    fn note_damage(&self, log: LogId, kept: &Arc<Kept>, error: &DigestError) {
+        if let DigestError::Run(error) = error {
+            discard(&self.open, &self.damaged, log, kept, error);
+        }
     }
 
     /// Looks a leaf up.
@@ -122,9 +148,8 @@ impl Digests {
             self.grow(log, &kept, behind).await?;
         }
         let found = search(log, &kept.index, leaf).await;
-        if let Err(DigestError::Run(RunError::Damaged { path, .. })) = &found {
-            remove(path);
-            self.opened().remove(&log.id());
+        if let Err(error) = &found {
+            self.note_damage(log.id(), &kept, error);
         }
         found
     }
@@ -155,14 +180,26 @@ impl Digests {
                 tracing::warn!(log = log.id_text(), "an index of another history; made again");
                 break;
             }
-            holds = holds.saturating_add(1);
+            match compare::sample(log, run).await {
+                Ok(()) => holds = holds.saturating_add(1),
+                Err(DigestError::Run(e @ RunError::Damaged { .. })) => {
+                    tracing::error!("index of leaf hashes: {e}");
+                    self.damaged.inc();
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
         }
         for run in runs.drain(holds.min(runs.len())..) {
             remove(run.path());
         }
         let end = runs.last().map_or(0, |run| run.stretch().to);
         let index = Index::new(&folder, id, runs, log.tree_at(end).await?);
-        let kept = Arc::new(Kept { index, growing: tokio::sync::Mutex::default() });
+        let kept = Arc::new(Kept {
+            index,
+            growing: tokio::sync::Mutex::default(),
+            compared: AtomicU64::default(),
+        });
         self.opened().insert(id, Arc::clone(&kept));
         Ok(kept)
     }
@@ -243,17 +280,56 @@ impl Digests {
         result
     }
 
+    /// Compares the next tile that is in files with the log's own; all of them in time.
+    async fn compare_next(log: &Log, kept: &Kept) -> Result<(), DigestError> {
+        let runs = kept.index.runs();
+        let end = runs.last().map_or(0, |run| run.stretch().to);
+        let tile = kept.compared.load(Ordering::Relaxed);
+        let tile = if tile.saturating_mul(TILE_WIDTH) < end { tile } else { 0 };
+        kept.compared.store(tile.saturating_add(1), Ordering::Relaxed);
+        compare::tile_agrees(log, &runs, tile).await
+    }
+
     async fn turn_of(&self, log: &Log) -> Result<bool, DigestError> {
         let kept = self.kept(log).await?;
-        self.grow(log, &kept, LEAVES_A_TURN).await?;
-        let behind = kept.index.covered() < log.size_and_root().0;
+        let followed = self.follow(log, &kept).await;
+        if let Err(error) = &followed {
+            self.note_damage(log.id(), &kept, error);
+        }
+        let behind = followed?;
         // Joining files of gigabytes must not keep the others waiting.
+        let (open, damaged, id) = (Arc::clone(&self.open), self.damaged.clone(), log.id());
         tokio::task::spawn_blocking(move || {
             if let Err(e) = kept.index.merge() {
                 tracing::warn!("index of leaf hashes: {e}");
+                discard(&open, &damaged, id, &kept, &e);
             }
         });
         Ok(behind)
+    }
+
+    /// Adds leaves, or where there are none compares some; says whether there are more.
+    async fn follow(&self, log: &Log, kept: &Arc<Kept>) -> Result<bool, DigestError> {
+        self.grow(log, kept, LEAVES_A_TURN).await?;
+        let behind = kept.index.covered() < log.size_and_root().0;
+        if !behind {
+            Self::compare_next(log, kept).await?;
+        }
+        Ok(behind)
+    }
+}
+
+/// Takes a damaged file away, and the index that has it: what is left is opened again, and the rest
+/// made again from the log. An index that was thrown away already says nothing of the files that were
+/// made since under the same names.
+fn discard(open: &Open, damaged: &Counter, log: LogId, kept: &Arc<Kept>, error: &RunError) {
+    let RunError::Damaged { path, .. } = error else { return };
+    let mut opened = open.lock().unwrap_or_else(PoisonError::into_inner);
+    if opened.get(&log).is_some_and(|known| Arc::ptr_eq(known, kept)) {
+        tracing::error!("index of leaf hashes: {error}");
+        damaged.inc();
+        remove(path);
+        opened.remove(&log);
     }
 }
 

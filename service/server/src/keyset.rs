@@ -46,6 +46,8 @@ struct State {
     live: Option<Live>,
     dead: Vec<Past>,
     compromised: BTreeSet<Kid>,
+    /// Keys that signers of this deployment made, living and dead: none of them is imported.
+    own: BTreeSet<Kid>,
     /// When the next key leaves a set.
     next_change: u64,
 }
@@ -133,6 +135,7 @@ impl KeySets {
             }
         };
         let mut state = self.state();
+        state.own.extend(members.iter().map(|member| *member.key.kid().as_bytes()));
         state.dead.retain(|past| past.log != log);
         state.live = Some(Live { log: log.to_owned(), members });
         self.rebuild(&mut state, crate::now());
@@ -157,6 +160,7 @@ impl KeySets {
             state.live = None;
         }
         state.compromised.extend(past.ledger.compromised.iter().copied());
+        state.own.extend(past.ledger.announced_keys());
         state.dead.retain(|other| other.log != past.log);
         state.dead.push(past);
         self.rebuild(&mut state, now);
@@ -166,6 +170,13 @@ impl KeySets {
     pub fn add_compromised(&self, kids: impl IntoIterator<Item = Kid>, now: u64) {
         let mut state = self.state();
         state.compromised.extend(kids);
+        self.rebuild(&mut state, now);
+    }
+
+    /// Keys of signers whose logs are not read any more.
+    pub fn add_own(&self, kids: impl IntoIterator<Item = Kid>, now: u64) {
+        let mut state = self.state();
+        state.own.extend(kids);
         self.rebuild(&mut state, now);
     }
 
@@ -184,7 +195,9 @@ impl KeySets {
         let mut next_change = u64::MAX;
         for realm in &state.realms {
             let mut members: Vec<jwks::Member> = Vec::new();
-            let mut has_fallen = false;
+            // A dead signer's members leave out what its own log declares.
+            let fell = |past: &Past| past.ledger.has_fallen(&realm.issuer, &state.compromised);
+            let mut has_fallen = state.dead.iter().any(fell);
             let speaks = |m: &&jwks::Member| m.issuer.as_deref() == Some(realm.issuer.as_str());
             let dead = state.dead.iter().flat_map(|past| match &past.said {
                 Some(said) => said.iter().filter(speaks).cloned().collect(),
@@ -210,7 +223,8 @@ impl KeySets {
             for (member, in_discovery) in &realm.imported {
                 let fell = state.compromised.contains(member.key.kid().as_bytes());
                 let left = member.exp.is_some_and(|exp| exp <= now);
-                if fell || left || realm.removed || members.iter().any(|m| m.kid == member.kid) {
+                let known = members.iter().any(|m| m.kid == member.kid);
+                if fell || left || realm.removed || known || state.is_own(member) {
                     continue;
                 }
                 next_change = next_change.min(member.exp.unwrap_or(u64::MAX));
@@ -233,6 +247,15 @@ impl KeySets {
         state.realms.retain(|r| !r.removed || sets.contains_key(&r.name));
         state.next_change = next_change;
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = sets;
+    }
+}
+
+impl State {
+    /// INVARIANT I3: whether an imported key is a signer's, or has the name of one.
+    fn is_own(&self, member: &jwks::Member) -> bool {
+        let named = member.kid.parse::<chancery_token::KeyId>();
+        self.own.contains(member.key.kid().as_bytes())
+            || named.is_ok_and(|named| self.own.contains(named.as_bytes()))
     }
 }
 

@@ -107,6 +107,18 @@ impl Ledger {
         self.keys.contains_key(kid)
     }
 
+    /// Thumbprints of every key that it announced.
+    pub fn announced_keys(&self) -> impl Iterator<Item = Kid> {
+        self.keys.keys().copied()
+    }
+
+    /// Whether a key fell that it announced for the issuer, by its own word or that of `others`.
+    #[must_use]
+    pub fn has_fallen(&self, issuer: &str, others: &BTreeSet<Kid>) -> bool {
+        let mut own = self.keys.iter().filter(|(_, key)| key.announcement.issuer == issuer);
+        own.any(|(kid, _)| self.compromised.contains(kid) || others.contains(kid))
+    }
+
     /// The lowest ceiling of a token's lifetime among a realm's keys that sign at `now` or later, in
     /// seconds; `None` without such keys.
     #[must_use]

@@ -65,6 +65,8 @@ pub struct Metrics {
     key_age: Family<KeyLabel, Gauge64>,
     key_overdue: Family<KeyLabel, Gauge64>,
     secret_memory: Family<MemoryLabel, Gauge64>,
+    /// Files of indexes by digest that were found damaged, and made again.
+    pub indexes_damaged: Counter,
     /// What is counted of the directory's witnesses.
     pub witnesses: crate::witnesses::Counts,
 }
@@ -101,6 +103,7 @@ impl Metrics {
             key_age: Family::default(),
             key_overdue: Family::default(),
             secret_memory: Family::default(),
+            indexes_damaged: Counter::default(),
             witnesses: crate::witnesses::Counts::default(),
         };
         metrics.register();
@@ -126,6 +129,11 @@ impl Metrics {
             self.wal_seconds.clone(),
         );
         r.register("wal_bytes", "Bytes of batches made durable", self.wal_bytes.clone());
+        r.register(
+            "digest_index_damaged",
+            "Files of indexes of leaf hashes that were damaged, and are made again",
+            self.indexes_damaged.clone(),
+        );
         r.register("wal_failures", "Failed durable writes", self.wal_failures.clone());
         r.register(
             "wal_utilisation_ratio",

@@ -234,11 +234,9 @@ impl Service {
         keys.set_realms(&version.document.realms, crate::now());
         let facts = load_facts(&store).await?;
         keys.add_compromised(facts.iter().filter_map(fact_kid), crate::now());
-        if let Err(why) = keys.check_imports(&version.document.realms) {
-            tracing::warn!("{why}; it is not listed");
-        }
         let metrics = Arc::new(Metrics::new());
-        let digests = Digests::new(paths.digests(), config.wants_digests(&version.document));
+        let digests = Digests::new(paths.digests(), config.wants_digests(&version.document))
+            .counting(metrics.indexes_damaged.clone());
         let witnesses = witnessing::open(&config, directory.as_ref(), &metrics)?;
         let mut issuer = Issuer::new(metrics.clone());
         if config.release == Release::Witnessed {
@@ -271,6 +269,9 @@ impl Service {
         service.progress.applied.store(wal.last_sequence(), Ordering::Release);
         service.progress.published.store(wal.last_sequence(), Ordering::Release);
         service.open_past_logs().await?;
+        if let Err(why) = service.keys.check_imports(&service.policy().document.realms) {
+            tracing::warn!("{why}; it is not listed");
+        }
         service.recover_audit(&records).await?;
         wal.release(wal.last_sequence().min(service.audit.floor()));
         if let Some(directory) = &service.directory {
@@ -305,6 +306,7 @@ impl Service {
                 && let Ok(closing) = serde_json::from_slice::<Closing>(&bytes)
                 && closing.last_needed <= crate::now()
             {
+                self.keys.add_own(closing.thumbprints(), crate::now());
                 continue;
             }
             let log = match self.logs.open_with_ledger(id).await {

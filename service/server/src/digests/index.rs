@@ -102,6 +102,12 @@ impl Index {
         (state.runs.iter().map(|run| run.bytes()).sum(), state.runs.len())
     }
 
+    /// The files, in the order of the log.
+    #[must_use]
+    pub fn runs(&self) -> Vec<Arc<Run>> {
+        self.read().runs.clone()
+    }
+
     /// Takes the next leaves of the log.
     pub fn extend(&self, leaves: impl Iterator<Item = Hash>) {
         let mut state = self.write();

@@ -200,6 +200,19 @@ impl Run {
         Ok(found)
     }
 
+    /// Whether it says that this leaf may stand at this place of the log; or so many others that it
+    /// tells only of them.
+    ///
+    /// # Errors
+    /// [`RunError`]; damage, where it does not.
+    pub fn must_hold(&self, key: Key, index: u64) -> Result<(), RunError> {
+        let places = self.find(key)?;
+        if places.contains(&index) || places.len() >= MAX_CANDIDATES {
+            return Ok(());
+        }
+        Err(self.damaged("its records are not those of the log"))
+    }
+
     /// All records in order. That a bucket is damaged is told behind its records.
     pub fn records(self: &Arc<Self>) -> impl Iterator<Item = Result<Record, RunError>> + use<> {
         let run = Arc::clone(self);

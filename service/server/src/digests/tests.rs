@@ -210,3 +210,77 @@ fn measure_ten_million_leaves() {
         println!("a lookup, {what}: p50 {:.0} us, p99 {:.0} us", at(50), at(99));
     }
 }
+
+/// Files whose bytes are what was written, and what was written is not the log's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_says_something_else_than_the_log_is_found_out() {
+    let size = FLUSH_LEAVES * 2;
+    let test = TestLog::of(size);
+    let log = test.empty(store());
+    log.apply(&test.batch(0, usize::try_from(size).unwrap())).unwrap();
+    let write = async |folder: &Folder, lie: &dyn Fn(u64) -> bool| {
+        let root = log.tree_at(FLUSH_LEAVES).await.unwrap().root();
+        let stretch = run::Stretch { log: log.id(), from: 0, to: FLUSH_LEAVES, root };
+        let said = |i: u64| if lie(i) { leaf_hash(b"no such entry") } else { leaf(&test, i) };
+        let mut records: Vec<_> =
+            (0..FLUSH_LEAVES).map(|i| (Key::of(&said(i)), u32::try_from(i).unwrap())).collect();
+        records.sort_unstable();
+        let of = folder.path().join(log.id_text());
+        std::fs::create_dir_all(&of).unwrap();
+        run::Run::write(&of, stretch, records.into_iter().map(Ok)).unwrap();
+    };
+    // All of it: at once. The good one stays.
+    for (lies, covered) in [(true, 0), (false, FLUSH_LEAVES)] {
+        let folder = Folder::new();
+        write(&folder, &|_| lies).await;
+        let counter = Counter::default();
+        let digests = Digests::new(folder.path().to_owned(), true).counting(counter.clone());
+        assert_eq!(digests.kept(&log).await.unwrap().index.covered(), covered);
+        assert_eq!(counter.get(), u64::from(lies));
+        grow(&digests, &log).await;
+        assert_eq!(find(&digests, &log, leaf(&test, 7_000)).await.index, Some(7_000));
+    }
+    // One leaf of it: in time.
+    let folder = Folder::new();
+    let hidden = 40 * TILE_WIDTH + 9;
+    write(&folder, &|i| i == hidden).await;
+    let counter = Counter::default();
+    let digests = Digests::new(folder.path().to_owned(), true).counting(counter.clone());
+    for _ in 0..=2 * (FLUSH_LEAVES / TILE_WIDTH) {
+        let _ = digests.turn_of(&log).await;
+    }
+    assert_eq!(counter.get(), 1);
+    assert_eq!(find(&digests, &log, leaf(&test, hidden)).await.index, Some(hidden));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_a_merge_finds_is_told_and_made_again() {
+    let size = FLUSH_LEAVES * 4 + 1;
+    let (folder, test) = (Folder::new(), TestLog::of(size));
+    let log = test.empty(store());
+    log.apply(&test.batch(0, usize::try_from(size).unwrap())).unwrap();
+    let counter = Counter::default();
+    let digests = Digests::new(folder.path().to_owned(), true).counting(counter.clone());
+    let kept = digests.kept(&log).await.unwrap();
+    while kept.index.covered() < size {
+        digests.grow(&log, &kept, LEAVES_A_TURN).await.unwrap();
+    }
+    let path = kept.index.runs()[2].path().to_owned();
+    let mut bytes = std::fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    drop(kept);
+    // Its own merging runs beside the turns.
+    for _ in 0..600 {
+        let _ = digests.turn_of(&log).await;
+        if digests.files(log.id()).is_some_and(|(_, files)| files == 1) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(counter.get(), 1);
+    assert_eq!(digests.files(log.id()).unwrap().1, 1, "merged in the end");
+    let last = size - 1;
+    assert_eq!(find(&digests, &log, leaf(&test, last)).await.index, Some(last));
+    assert_eq!(find(&digests, &log, leaf(&test, 0)).await.index, Some(0));
+}

@@ -1,7 +1,7 @@
 //! Keys that were made elsewhere, as operators see them.
 
 use chancery_policy::RealmDocument;
-use chancery_token::{KeyId, PublicKey};
+use chancery_token::{KeyId, PublicKey, jwks};
 
 use super::KeySets;
 use crate::ledger::Kid;
@@ -17,7 +17,8 @@ pub struct ImportedKey {
     pub thumbprint: String,
     /// As JOSE names it.
     pub algorithm: &'static str,
-    /// `imported`, or `compromised`, or `over`: only the first is shown to anybody.
+    /// `imported`, or `compromised`, `refused` (a signer's own key), or `over`: only the first is shown
+    /// to anybody.
     pub state: &'static str,
     /// Unix seconds from which on it is no longer listed.
     pub until: u64,
@@ -43,6 +44,7 @@ impl KeySets {
                     algorithm: member.key.algorithm().as_str(),
                     state: match state.compromised.contains(thumbprint.as_bytes()) {
                         true => "compromised",
+                        false if state.is_own(member) => "refused",
                         false if until <= now => "over",
                         false => "imported",
                     },
@@ -85,7 +87,8 @@ impl KeySets {
         Ok(first)
     }
 
-    /// Whether realms that are to be import no key that was declared compromised.
+    /// Whether realms that are to be import no key that was declared compromised, and none that a
+    /// signer of this deployment made, living or dead: it would be believed beyond its window.
     ///
     /// # Errors
     /// A sentence that names the key.
@@ -93,7 +96,15 @@ impl KeySets {
         let state = self.state();
         for realm in realms {
             for key in realm.kubernetes.iter().flat_map(|kubernetes| &kubernetes.imported) {
-                let public = PublicKey::from_jwk(&key.jwk).map_err(|e| e.to_string())?.kid();
+                let public = PublicKey::from_jwk(&key.jwk).map_err(|e| e.to_string())?;
+                let member = jwks::Member { kid: key.kid.clone(), ..jwks::Member::new(public) };
+                if state.is_own(&member) {
+                    return Err(format!(
+                        "realm `{}` imports `{}`, which a signer of this deployment made: take it out",
+                        realm.name, key.kid
+                    ));
+                }
+                let public = member.key.kid();
                 if state.compromised.contains(public.as_bytes()) {
                     return Err(format!(
                         "realm `{}` imports `{}`, which was declared compromised: take it out",

@@ -246,3 +246,75 @@ fn a_part_that_cannot_be_read_changes_nothing() {
         assert_eq!(kids(&sets, "one"), [key.kid()], "{bad}");
     }
 }
+
+/// What a realm's keys were is known from the logs of the dead, however they fell: whoever only ever
+/// hears of living keys would go on believing them.
+#[test]
+fn a_realm_whose_keys_all_fell_is_told_from_one_that_never_had_any() {
+    use chancery_entry::Compromise;
+    let key = TestKey::of("one");
+    let mut declared = key.ledger(LATER);
+    let reason = "a drill".to_owned();
+    declared.apply(2, Entry::Compromise(Compromise { kid: key.raw(), at: 1_600, reason }));
+    let said = part(&[]);
+    for uncertain in [true, false] {
+        let sets = two_realms();
+        assert!(!sets.get("one").unwrap().has_fallen);
+        match uncertain {
+            true => sets.add_uncertain("log", declared.clone(), Some(&said), 1_700),
+            false => sets.add_dead("log", declared.clone(), 1_700),
+        }
+        let served = sets.get("one").unwrap();
+        assert!(served.has_fallen && !served.has_own && served.members.is_empty());
+        assert!(!sets.get("two").unwrap().has_fallen, "another realm's");
+    }
+    // Declared by the service alone.
+    let sets = two_realms();
+    sets.add_dead("log", key.ledger(LATER), 1_700);
+    assert!(!sets.get("one").unwrap().has_fallen);
+    sets.add_compromised([key.raw()], 1_700);
+    assert!(sets.get("one").unwrap().has_fallen);
+}
+
+/// INVARIANT I3: neither under its own name nor another, whether its log is still read or not.
+#[test]
+fn no_signers_key_is_served_as_an_imported_one() {
+    let es256 = || SigningKey::generate(Algorithm::Es256, RsaBits::B2048).unwrap().public().clone();
+    let (living, dead, past, foreign) = (es256(), es256(), es256(), es256());
+    let import = |kid: &str, key: &PublicKeyOf| chancery_policy::document::ImportedKeyDocument {
+        kid: kid.to_owned(),
+        jwk: key.jwk(),
+        until: LATER,
+        in_discovery: true,
+    };
+    let importing = |keys: &[(&str, &PublicKeyOf)]| {
+        let mut realm = realm("one", 300);
+        let mut terms = crate::kubernetes::development_realm().kubernetes.unwrap();
+        terms.imported = keys.iter().map(|(kid, key)| import(kid, key)).collect();
+        realm.kubernetes = Some(terms);
+        [realm]
+    };
+    let named = |public: &PublicKeyOf| TestKey { public: public.clone(), realm: "other".into() };
+    let past_name = past.kid().to_string();
+    let all = importing(&[
+        ("a", &living),
+        ("b", &dead),
+        ("c", &past),
+        (&past_name, &foreign),
+        ("d", &foreign),
+    ]);
+    let sets = KeySets::default();
+    sets.set_realms(&all, 1_000);
+    assert_eq!(kids(&sets, "one").len(), 5, "nobody knows better yet");
+    sets.set_live("alive", &part(&[named(&living).member(LATER)]));
+    sets.add_dead("dead", named(&dead).ledger(1_500), 1_000);
+    sets.add_own([*past.kid().as_bytes()], 1_000);
+    assert_eq!(kids(&sets, "one"), ["d"]);
+    let states: Vec<&str> = sets.imported().into_iter().map(|key| key.state).collect();
+    assert_eq!(states, ["refused", "refused", "refused", "refused", "imported"]);
+    for (kid, key) in [("x", &living), ("x", &dead), ("x", &past), (&past_name, &foreign)] {
+        let why = sets.check_imports(&importing(&[(kid, key)])).unwrap_err();
+        assert!(why.contains("a signer of this deployment made"), "{why}");
+    }
+    sets.check_imports(&importing(&[("x", &foreign)])).unwrap();
+}

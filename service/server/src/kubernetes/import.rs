@@ -19,6 +19,11 @@ use super::keys::{P256_PREFIX, P384_PREFIX, spki};
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// The largest file of keys, in bytes: sixteen RSA-4096 keys are 13 kB.
 const MAX_FILE_BYTES: u64 = 64 * 1_024;
+/// What begins a section of a PEM file (RFC 7468 section 2), and ends its label.
+const PEM_BEGIN: &str = "-----BEGIN ";
+const PEM_DASHES: &str = "-----";
+/// The label of the only sections that are taken.
+const PEM_LABEL: &str = "PUBLIC KEY";
 
 /// Public keys in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,7 +50,8 @@ impl Import {
     pub fn read(&self) -> Result<Vec<ImportedKeyDocument>, String> {
         let wrong =
             |what: String| format!("kubernetes.import `{}`: {what}", self.key_file.display());
-        let bytes = read_file(&self.key_file).map_err(|e| wrong(e.to_string()))?;
+        let bytes = read_file(&self.key_file).map_err(&wrong)?;
+        let sections = check_sections(&bytes).map_err(&wrong)?;
         let mut keys = Vec::new();
         for der in SubjectPublicKeyInfoDer::pem_slice_iter(&bytes) {
             let der = der.map_err(|e| wrong(format!("not PEM: {e}")))?;
@@ -61,6 +67,12 @@ impl Import {
                 in_discovery: self.in_discovery,
             });
         }
+        if keys.len() != sections {
+            return Err(wrong(format!(
+                "has {sections} sections, of which {} could be read: one is cut short",
+                keys.len()
+            )));
+        }
         match keys.len() {
             0 => Err(wrong(
                 "holds no `PUBLIC KEY`; `openssl pkey -in sa.key -pubout` makes one of a private key"
@@ -73,11 +85,42 @@ impl Import {
     }
 }
 
-fn read_file(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+fn read_file(path: &std::path::Path) -> Result<Vec<u8>, String> {
     use std::io::Read;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    let most = MAX_FILE_BYTES.saturating_add(1);
+    let read = file.take(most).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    if u64::try_from(read).unwrap_or(u64::MAX) >= most {
+        return Err(format!(
+            "has more than {MAX_FILE_BYTES} bytes; name the files that hold the keys"
+        ));
+    }
     Ok(bytes)
+}
+
+/// How many sections there are: each must be a public key. kube-apiserver takes others from the same
+/// file, so one that was passed over here would be a key whose tokens are suddenly refused.
+fn check_sections(bytes: &[u8]) -> Result<usize, String> {
+    let text = String::from_utf8_lossy(bytes);
+    let mut sections: usize = 0;
+    for line in text.lines() {
+        let Some(rest) = line.trim_start().strip_prefix(PEM_BEGIN) else { continue };
+        let label = rest.trim_end().strip_suffix(PEM_DASHES).unwrap_or(rest);
+        if label != PEM_LABEL {
+            let convert = match label {
+                "RSA PUBLIC KEY" => "openssl rsa -RSAPublicKey_in -in FILE -pubout",
+                "CERTIFICATE" => "openssl x509 -in FILE -noout -pubkey",
+                _ => "openssl pkey -in FILE -pubout",
+            };
+            return Err(format!(
+                "has a section `{}`; only `{PEM_LABEL}` is taken, and `{convert}` makes one of it",
+                label.escape_debug()
+            ));
+        }
+        sections = sections.saturating_add(1);
+    }
+    Ok(sections)
 }
 
 /// The `kid` that kube-apiserver gives a key of its own.
@@ -177,6 +220,27 @@ mod tests {
         // openssl pkey -pubin -outform DER | openssl dgst -sha256 -binary | basenc --base64url
         assert_eq!(imported[0].jwk["x"], "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU");
         assert_eq!(imported[0].kid, "K9G7DESol8MKeqCZHN442AYv5EHeUNoPRoJTRPYC6Cc");
+    }
+
+    #[test]
+    fn no_key_of_a_file_is_passed_over() {
+        for label in
+            ["RSA PUBLIC KEY", "CERTIFICATE", "EC PARAMETERS", "EC PRIVATE KEY", "public key"]
+        {
+            let other = format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
+            for text in [format!("{CLUSTER_KEY}{other}"), format!("{other}{CLUSTER_KEY}")] {
+                let refused = read(&text, None).unwrap_err();
+                assert!(refused.contains(&format!("`{label}`")), "{refused}");
+                assert!(refused.contains("openssl "), "{refused}");
+            }
+        }
+        let cut = CLUSTER_KEY.split("-----END").next().unwrap();
+        assert!(read(&format!("{CLUSTER_KEY}{cut}"), None).is_err(), "an end is missing");
+        // What would have been cut off held a second key.
+        let long = format!("{CLUSTER_KEY}{}{CLUSTER_KEY}", "#\n".repeat(40_000));
+        assert!(read(&long, None).unwrap_err().contains("65536 bytes"));
+        let spaced = format!("# a comment\n\n{}", CLUSTER_KEY.replace('\n', "\r\n"));
+        assert_eq!(read(&spaced, None).unwrap().len(), 1);
     }
 
     #[test]

@@ -9,10 +9,12 @@ use chancery_signer_api::{
 };
 use chancery_tlog::LogId;
 use chancery_tlog::note::VerifierKey;
+use chancery_token::b64;
 use serde::{Deserialize, Serialize};
 
 use super::{Service, ServiceError, SignerAt};
 use crate::directory::Directory;
+use crate::ledger::Kid;
 use crate::link::{Connection, LinkError};
 use crate::logs::{Log, LogError};
 use crate::signer_process;
@@ -24,6 +26,16 @@ pub(super) struct Closing {
     pub(super) size: u64,
     pub(super) started_at: u64,
     pub(super) last_needed: u64,
+    /// Thumbprints of the keys that it announced: none of them is ever imported.
+    #[serde(default)]
+    keys: Vec<String>,
+}
+
+impl Closing {
+    /// The keys that its log announced.
+    pub(super) fn thumbprints(&self) -> impl Iterator<Item = Kid> {
+        self.keys.iter().filter_map(|kid| b64::decode_array(kid).ok())
+    }
 }
 
 impl Service {
@@ -194,6 +206,7 @@ impl Service {
                 size: log.size_and_root().0,
                 started_at: ledger.genesis.as_ref().map_or(0, |g| g.started_at),
                 last_needed: ledger.last_needed(skew.unwrap_or(0)),
+                keys: ledger.announced_keys().map(|kid| b64::encode(&kid)).collect(),
             };
             if let Ok(bytes) = serde_json::to_vec(&closing) {
                 let object = format!("log/{}/closing.json", log.id_text());

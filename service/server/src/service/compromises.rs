@@ -13,13 +13,18 @@ use crate::logs::Log;
 use crate::store::Store;
 
 impl Service {
-    /// Facts about keys of open logs, and about imported ones, that no log declares yet.
-    fn unlogged_facts(&self) -> Vec<CompromiseFact> {
+    /// Facts about keys of open logs that no log declares yet; and about imported ones those that the
+    /// living signer's own log does not: it lists them, so it must know.
+    fn unlogged_facts(&self, living: Option<&Log>) -> Vec<CompromiseFact> {
+        let its_own = living.map(Log::ledger);
         let ledgers: Vec<Ledger> = self.logs.all_open().iter().map(|l| l.ledger()).collect();
         let unlogged = |fact: &&CompromiseFact| {
             fact_kid(fact).is_some_and(|kid| {
+                if self.keys.imports(&kid) {
+                    return !its_own.as_ref().is_some_and(|l| l.compromised.contains(&kid));
+                }
                 // What fell with a key is declared in the batch that declares the key.
-                (ledgers.iter().any(|l| l.announced(&kid)) || self.keys.imports(&kid))
+                ledgers.iter().any(|l| l.announced(&kid))
                     && !ledgers.iter().any(|l| l.compromised.contains(&kid))
             })
         };
@@ -45,7 +50,7 @@ impl Service {
     /// For a fresh signer: every unlogged compromise, each key once.
     pub(super) fn unlogged_compromises(&self, fresh: LogId) -> Vec<CompromisedKey> {
         let mut missing = BTreeMap::new();
-        for fact in self.unlogged_facts() {
+        for fact in self.unlogged_facts(None) {
             let Some(kid) = fact_kid(&fact) else { continue };
             for key in self.told_of(&fact, kid, &fresh.to_string()).keys {
                 missing.insert(*key.kid, key);
@@ -60,7 +65,7 @@ impl Service {
         connection: &mut Connection,
         log: &Log,
     ) -> Result<(), ServiceError> {
-        for fact in self.unlogged_facts() {
+        for fact in self.unlogged_facts(Some(log)) {
             let Some(kid) = fact_kid(&fact) else { continue };
             let told = self.told_of(&fact, kid, log.id_text());
             match connection.ask(&Request::Compromise(told))? {
