@@ -80,9 +80,21 @@ pub(in crate::cli) struct Import {
     /// The public JWK.
     jwk: String,
     pub until: u64,
+    /// Whether everybody sees it; resume files of older versions do not say.
+    #[serde(default = "yes")]
+    pub in_discovery: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl Import {
+    /// The key's thumbprint.
+    pub fn thumbprint(&self) -> Option<Kid> {
+        parse_key(&self.jwk).map(|key| *key.kid().as_bytes())
+    }
+
     /// Whether it is this key.
     pub fn is(&self, key: &PublicKey) -> bool {
         parse_key(&self.jwk).is_some_and(|own| own == *key)
@@ -130,6 +142,7 @@ impl Story {
                 issuer: said.issuer.clone(),
                 jwk: said.jwk.clone(),
                 until: said.until,
+                in_discovery: said.in_discovery,
             });
         }
     }

@@ -8,7 +8,7 @@ use crate::cli::say;
 
 /// Every violation by its stable word; `docs/monitor.md` says what each means.
 #[cfg(test)]
-pub const CODES: [&str; 23] = [
+pub const CODES: [&str; 25] = [
     "directory",
     "directory_replaced",
     "directory_vanished",
@@ -29,6 +29,8 @@ pub const CODES: [&str; 23] = [
     "served_elsewhere",
     "served_window",
     "served_compromised",
+    "served_hidden",
+    "imported_own",
     "served_unreadable",
     "signed_set",
     "signed_set_older",

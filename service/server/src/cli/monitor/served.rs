@@ -22,7 +22,7 @@ pub struct Announced<'a> {
     fallen: BTreeSet<Kid>,
     /// Keys that were made elsewhere.
     imports: Vec<&'a Import>,
-    /// Keys that more than one log announces.
+    /// Keys that are two signers', or a signer's and somebody else's.
     pub twice: Vec<Violation>,
 }
 
@@ -48,6 +48,16 @@ impl<'a> Announced<'a> {
             }
             announced.fallen.extend(story.fallen());
             announced.imports.extend(story.imports());
+        }
+        for import in &announced.imports {
+            let own = import.thumbprint().and_then(|kid| announced.keys.get(&kid));
+            if let Some((log, _)) = own {
+                // INVARIANT I3: it would be believed outside its window, and be in no log.
+                let detail =
+                    format!("`{}` is imported, and log {log} announced that key", import.kid);
+                let about = format!("realm {}", import.realm);
+                announced.twice.push(violation("imported_own", &about, detail));
+            }
         }
         announced
     }
@@ -102,6 +112,10 @@ impl<'a> Announced<'a> {
             let detail =
                 format!("key `{name}` is imported until {} and served longer", latest.until);
             found.push(certain("served_window", &about, detail));
+        }
+        if self.imports.iter().filter(is_this).all(|import| !import.in_discovery) {
+            let detail = format!("key `{name}` is imported for the API server alone");
+            found.push(late("served_hidden", &about, detail));
         }
         if self.fallen.contains(member.key.kid().as_bytes()) {
             let detail = format!("key `{name}` was compromised");

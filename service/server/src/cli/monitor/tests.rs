@@ -236,6 +236,23 @@ fn a_served_key_that_is_not_as_announced_is_a_violation() {
             in_discovery: true,
         })
     };
+    let hidden = Key::new();
+    let hide = |key: &Key, kid: &str| match import(9_000) {
+        Entry::Imported(listed) => Entry::Imported(Imported {
+            kid: kid.into(),
+            jwk: serde_json::Value::Object(key.0.jwk()).to_string(),
+            in_discovery: false,
+            ..listed
+        }),
+        other => other,
+    };
+    entries.push(hide(&hidden, "hidden"));
+    let shown = Member {
+        kid: "hidden".into(),
+        issuer: Some("https://test.example/r".into()),
+        exp: Some(9_000),
+        ..Member::new(hidden.0.clone())
+    };
     entries.push(import(9_000));
     entries.push(import(8_000));
     let elsewhere_made = Member {
@@ -267,6 +284,7 @@ fn a_served_key_that_is_not_as_announced_is_a_violation() {
         (&["served_window"], Member { exp: Some(8_001), ..elsewhere_made.clone() }),
         (&["served_elsewhere"], Member { issuer: None, ..elsewhere_made.clone() }),
         (&["served_unannounced"], Member { kid: "other".into(), ..elsewhere_made }),
+        (&["served_hidden"], shown),
         (&["served_compromised"], fallen.member(&log, 301)),
     ];
     for (codes, member) in cases {
@@ -278,6 +296,12 @@ fn a_served_key_that_is_not_as_announced_is_a_violation() {
     deployment.serve(&[good]);
     deployment.write(&log.path("keys.jwt"), b"a.b.c");
     assert_eq!(deployment.look(), ["signed_set"].into());
+
+    let mut entries = self::entries(&key);
+    entries.push(hide(&key, "mine"));
+    let mut deployment = Deployment::new("imported-own");
+    deployment.publish(&TestLog::of_entries(7, &entries), entries.len());
+    assert_eq!(deployment.look(), ["imported_own"].into());
 }
 
 #[test]
