@@ -266,6 +266,7 @@ export type RejectionCode =
   | 'key_malformed'
   | 'key_not_announced'
   | 'key_without_window'
+  | 'key_not_logged'
   | 'key_of_other_issuer'
   | 'key_left_set'
   | 'algorithm_not_of_key'

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use chancery_validate::log::{LogPolicy, Verdict, apply, published_by};
+use chancery_validate::log::{LogPolicy, Verdict, judge, published_by};
 use chancery_validate::{
     Attestation, Keys, Rejection, RejectionCode, Step, Validated, Validator, ValidatorConfig,
 };
@@ -378,7 +378,7 @@ impl Inner {
         if matches!(verdict, Verdict::Forged { .. } | Verdict::Missing) {
             self.findings.found(Finding { token: token.clone(), verdict: verdict.clone() });
         }
-        apply(&verdict, self.log)?;
+        judge(&token, &verdict, self.log)?;
         Ok(Accepted { token, log: Some(verdict) })
     }
 
@@ -464,7 +464,7 @@ impl Inner {
         let passed = matches!(verdict, Verdict::InLog { .. });
         let counts = self.log == LogPolicy::Require;
         steps.push(Step { name: "log", passed, counts, value: shown(&verdict) });
-        apply(&verdict, self.log)?;
+        judge(&token, &verdict, self.log)?;
         Ok(Accepted { token, log: Some(verdict) })
     }
 

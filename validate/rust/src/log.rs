@@ -196,7 +196,22 @@ pub fn published_by(token: &Validated, publish_within_s: u64) -> u64 {
     token.claims().iat.saturating_add(publish_within_s).saturating_add(lag_s)
 }
 
-/// Whether a token with this verdict is acceptable.
+/// Whether a token with this verdict is acceptable; one that is in no log by its nature is not unknown
+/// for a while, but never acceptable where the log is demanded.
+///
+/// # Errors
+/// [`RejectionCode::KeyNotLogged`], or those of [`apply`].
+pub fn judge(token: &Validated, verdict: &Verdict, policy: LogPolicy) -> Result<(), Rejection> {
+    let names_a_log = token.log_address().is_some() || token.key_log().is_some();
+    if policy == LogPolicy::Require && !names_a_log {
+        let kid = token.kid();
+        let detail = format!("key `{}` was announced in no log", shown(kid));
+        return Err(Rejection::new(RejectionCode::KeyNotLogged, detail));
+    }
+    apply(verdict, policy)
+}
+
+/// Whether this verdict is acceptable.
 ///
 /// # Errors
 /// Under [`LogPolicy::Require`] the code of every verdict but [`Verdict::InLog`]; those of

@@ -121,6 +121,9 @@ rejection_codes! {
     KeyWithoutWindow, "key_without_window",
         "The key does not say for whom it speaks (`issuer`), when it signs (`nbf`, `signs_until`) or where it was announced (`log`), and the profile demands it.",
         "Use an issuer that publishes these members, or the profile for such issuers.";
+    KeyNotLogged, "key_not_logged",
+        "The log is demanded, and the token's key names none: its tokens are in no log, as those of a key that was imported from elsewhere.",
+        "Get a token under a key of a signer; until tokens of an imported key are over, use `report`.";
     KeyOfOtherIssuer, "key_of_other_issuer",
         "The key's member `issuer` is not the issuer that is accepted here (profile `entra`: not that of the token and its tenant).",
         "Configure the realm's own issuer and key set; if both are right, treat it as an attack.";

@@ -386,7 +386,7 @@ async fn a_running_clusters_old_tokens_stay_valid_while_its_key_is_imported() {
     assert!(server.discovered().contains(&old.1));
     // It is in no log, which `report` tells and `require` refuses.
     assert_eq!(cluster.validate(&old_token, "report")["valid"], true);
-    assert_eq!(cluster.validate(&old_token, "require")["code"], "log_unknown");
+    assert_eq!(cluster.validate(&old_token, "require")["code"], "key_not_logged");
     // New tokens are not signed by it.
     let token = server.mint(&cluster.request()).await.unwrap().token;
     assert!(!token.starts_with(&signed.header));
