@@ -31,8 +31,11 @@ use crate::service::Service;
 
 pub use settings::Settings;
 
-/// API servers keep one connection each, and are quiet for hours: nothing but their end ends it.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+/// API servers keep one connection each and refresh over it, so one that says nothing for so long and
+/// for several refreshes is a stranger's, or its API server hangs. A living one connects again.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// See [`IDLE_TIMEOUT`].
+const IDLE_REFRESHES: u64 = 4;
 /// A stranger that connects and says nothing goes.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(60);
 /// Three API servers and their restarts.
@@ -93,7 +96,7 @@ pub async fn serve(listener: Listener, service: Arc<Service>, shutdown: impl Fut
         max_connections: MAX_CONNECTIONS,
         max_streams: MAX_STREAMS,
         header_read_timeout: FIRST_REQUEST_WITHIN,
-        idle_timeout: IDLE_TIMEOUT,
+        idle_timeout: idle_timeout(&settings),
         ..Limits::default()
     };
     service.metrics.kubernetes.listening(true);
@@ -103,6 +106,11 @@ pub async fn serve(listener: Listener, service: Arc<Service>, shutdown: impl Fut
     listen::serve(socket, app, ListenOptions { tls: None, limits }, shutdown).await;
     service.metrics.kubernetes.listening(false);
     let _ = std::fs::remove_file(&listener.path);
+}
+
+fn idle_timeout(settings: &Settings) -> Duration {
+    let refreshes = settings.refresh_hint_s.unwrap_or(0).saturating_mul(IDLE_REFRESHES);
+    IDLE_TIMEOUT.max(Duration::from_secs(refreshes))
 }
 
 /// Has a configuration serve on this socket: that of its `[kubernetes]` table, or of its only realm of

@@ -63,6 +63,7 @@ pub fn router(service: Arc<Service>, settings: Settings) -> Router {
         .route(SIGN, post(sign))
         .route(FETCH_KEYS, post(fetch_keys))
         .route(METADATA, post(metadata))
+        .method_not_allowed_fallback(unknown)
         .fallback(unknown)
         .with_state(Arc::new(endpoint))
 }
@@ -73,33 +74,31 @@ type Answer = axum::http::Response<tonic::body::Body>;
 async fn sign(State(endpoint): App, request: Request) -> Answer {
     let id = request.extensions().get::<RequestId>().copied();
     let context = Context::local(id, &endpoint.settings.realm, request.headers()).encode();
+    let of = Arc::clone(&endpoint);
     let sign = move |request: SignJwtRequest| async move {
         let begun = Instant::now();
-        let answer = endpoint.sign(request.claims, context).await;
-        endpoint.service.metrics.kubernetes.signed(begun.elapsed());
-        endpoint.noted("Sign", answer)
+        let answer = of.sign(request.claims, context).await;
+        of.service.metrics.kubernetes.signed(begun.elapsed());
+        answer
     };
-    answer(sign, request).await
+    endpoint.counted("Sign", answer(sign, request).await)
 }
 
 async fn fetch_keys(State(endpoint): App, request: Request) -> Answer {
-    let fetch = move |_: FetchKeysRequest| async move {
-        let answer = endpoint.fetch_keys();
-        endpoint.noted("FetchKeys", answer)
-    };
-    answer(fetch, request).await
+    let of = Arc::clone(&endpoint);
+    let fetch = move |_: FetchKeysRequest| async move { of.fetch_keys() };
+    endpoint.counted("FetchKeys", answer(fetch, request).await)
 }
 
 async fn metadata(State(endpoint): App, request: Request) -> Answer {
-    let metadata = move |_: MetadataRequest| async move {
-        let answer = endpoint.metadata();
-        endpoint.noted("Metadata", answer)
-    };
-    answer(metadata, request).await
+    let of = Arc::clone(&endpoint);
+    let metadata = move |_: MetadataRequest| async move { of.metadata() };
+    endpoint.counted("Metadata", answer(metadata, request).await)
 }
 
-async fn unknown() -> Answer {
-    Status::unimplemented("no such method; this is v1.ExternalJWTSigner").into_http()
+async fn unknown(State(endpoint): App) -> Answer {
+    let status = Status::unimplemented("no such method; this is v1.ExternalJWTSigner");
+    endpoint.counted("unknown", status.into_http())
 }
 
 impl Endpoint {
@@ -180,10 +179,13 @@ impl Endpoint {
         })
     }
 
-    fn noted<T>(&self, method: &'static str, answer: Result<T, Status>) -> Result<T, Status> {
-        let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    /// Counts an answer, that to a request which never reached its method too: it was too large, or no
+    /// protobuf. Only a failure has its status in the header; success has it behind the message.
+    fn counted(&self, method: &'static str, answer: Answer) -> Answer {
+        let status = Status::from_header_map(answer.headers());
+        let code = status.as_ref().map_or(Code::Ok, Status::code);
         self.service.metrics.kubernetes.answered(method, name_of(code));
-        if let Err(status) = &answer {
+        if let Some(status) = status {
             tracing::debug!(method, code = name_of(code), "kube-apiserver: {}", status.message());
         }
         answer
@@ -229,6 +231,9 @@ fn name_of(code: Code) -> &'static str {
         Code::InvalidArgument => "INVALID_ARGUMENT",
         Code::PermissionDenied => "PERMISSION_DENIED",
         Code::Unavailable => "UNAVAILABLE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
         _ => "INTERNAL",
     }
 }

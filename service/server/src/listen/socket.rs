@@ -131,10 +131,24 @@ pub fn bind_local(path: &Path, mode: u32) -> Result<UnixListener, ListenError> {
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    // Until here the process's umask decides, which by default lets nobody else connect.
+    let listener = bind_narrow(path, mode).map_err(failed)?;
+    // The umask may have taken bits away that were asked for; nobody was let in meanwhile.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
-    Ok(listener)
+    listener.set_nonblocking(true).map_err(failed)?;
+    UnixListener::from_std(listener).map_err(failed)
+}
+
+/// Binds a socket whose file never has a wider mode than this: Linux makes it with the mode of the
+/// socket itself, less the umask.
+fn bind_narrow(path: &Path, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
+    use rustix::fs::{Mode, fchmod};
+    use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let socket =
+        net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    fchmod(&socket, Mode::from_raw_mode(mode))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, i32::try_from(BACKLOG).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
@@ -151,6 +165,21 @@ mod tests {
         let _other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
         bind_local(&path, 0o600).unwrap_err();
         assert!(path.exists());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_sockets_file_is_never_wider_than_it_is_to_be() {
+        let folder = std::env::temp_dir().join(format!("chancery-narrow-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).unwrap();
+        for mode in [0o600, 0o620, 0o660] {
+            let path = folder.join(format!("{mode:o}.sock"));
+            let _listener = bind_narrow(&path, mode).unwrap();
+            let made = std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(made & !mode, 0, "{made:o} before anybody changed it");
+            std::os::unix::net::UnixStream::connect(&path).unwrap();
+        }
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

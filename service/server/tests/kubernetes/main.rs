@@ -415,7 +415,10 @@ fn imported_keys_are_listed_as_they_are_said_to_be() {
     configure(&mut stage.lab, STEADY, "", &import("mine", &own, now() + 60, true));
     let refused = stage.lab.run(&["reload"]);
     assert!(!refused.status.success());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("own key"), "{refused:?}");
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("a signer of this deployment"),
+        "{refused:?}"
+    );
     assert_eq!(stage.lab.check_logs(), 1);
 }
 
@@ -475,6 +478,92 @@ fn an_imported_key_that_was_stolen_is_believed_no_longer() {
     stage.lab.start();
     assert_eq!(kids(&stage), [own]);
     assert_eq!(stage.lab.check_logs(), 1);
+}
+
+/// Nor does it by a policy of the start, which no signer knows better than.
+#[test]
+fn no_key_of_a_dead_signer_comes_back_as_an_imported_one() {
+    let mut stage = Stage::started(STEADY, "", "");
+    stage.token("one");
+    let dead = stage.key_set()["keys"][0].clone();
+    let dead_kid = dead["kid"].as_str().unwrap().to_owned();
+    stage.lab.kill_signer();
+    wait_until("a successor", Duration::from_secs(60), || {
+        let claims = b64::encode(stage.api.claims("two").to_string().as_bytes());
+        let token = stage.api.sign(&claims);
+        token.is_ok_and(|token| stage.cache().accept(&token).is_ok_and(|kid| kid != dead_kid))
+    });
+    let other = ClientKey::generate(Algorithm::Es256).unwrap().signing_key().public().jwk();
+    let import = |kid: &str, jwk: &Value| {
+        format!(
+            "[[realms.kubernetes.imported]]\nkid = \"{kid}\"\nuntil = {}\nin_discovery = true\n\
+             jwk = {{ kty = \"EC\", crv = \"P-256\", x = {}, y = {} }}\n",
+            now() + 3_600,
+            jwk["x"],
+            jwk["y"]
+        )
+    };
+    for terms in [import("mine", &dead), import(&dead_kid, &Value::Object(other))] {
+        configure(&mut stage.lab, STEADY, "", &terms);
+        let refused = stage.lab.run(&["reload"]);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            !refused.status.success() && text.contains("a signer of this deployment"),
+            "{text}"
+        );
+    }
+    configure(&mut stage.lab, STEADY, "", &import("mine", &dead));
+    assert_eq!(stage.lab.stop().code, Some(0));
+    stage.lab.start();
+    assert!(stage.lab.log().contains("it is not listed"), "{}", stage.lab.log());
+    let kids: Vec<String> =
+        stage.api.fetch_keys().unwrap().keys.into_iter().map(|key| key.key_id).collect();
+    assert!(kids.contains(&dead_kid) && !kids.contains(&"mine".to_owned()), "{kids:?}");
+}
+
+/// An API server whose clock is ahead, through several rotations: no token is refused, and each is one
+/// that its relying parties accept.
+#[test]
+fn a_clock_that_is_ahead_costs_no_pause_at_the_end_of_a_window() {
+    let schedule = "rotate_every_s = 12\npublish_lead_s = 4\nmax_lifetime_s = 600\nskew_s = 1";
+    let stage = Stage::started(schedule, "answer_within_ms = 15000", "");
+    let (mut kids, end) = (BTreeSet::new(), Instant::now() + Duration::from_secs(40));
+    while Instant::now() < end {
+        let mut claims = stage.api.claims("ahead");
+        for (name, lifetime) in [("iat", 0), ("nbf", 0), ("exp", 600)] {
+            claims[name] = (now() + 8 + lifetime).into();
+        }
+        let claims = b64::encode(claims.to_string().as_bytes());
+        let token = stage.api.sign(&claims).unwrap_or_else(|e| panic!("{e}\n{}", stage.lab.log()));
+        kids.insert(stage.cache().accept(&token).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(kids.len() >= 3, "{} keys", kids.len());
+    assert_eq!(stage.lab.check_logs(), 1);
+}
+
+/// What never reaches a method shows in the metrics too.
+#[test]
+fn requests_that_no_method_answers_are_counted() {
+    use chancery::kubernetes::api::{MetadataRequest, MetadataResponse, SIGN, SignJwtRequest};
+    let stage = Stage::started(STEADY, "", "");
+    let none = "/v1.ExternalJWTSigner/Rotate";
+    let answer: Result<MetadataResponse, _> = stage.api.call(none, MetadataRequest {});
+    assert_eq!(answer.unwrap_err().code(), Code::Unimplemented);
+    let large = SignJwtRequest { claims: "A".repeat(64 * 1_024) };
+    let answer: Result<MetadataResponse, _> = stage.api.call(SIGN, large);
+    let code = answer.unwrap_err().code();
+    assert!(matches!(code, Code::OutOfRange | Code::ResourceExhausted), "{code:?}");
+    let other = MetadataResponse { max_token_expiration_seconds: 5 };
+    let answer: Result<MetadataResponse, _> = stage.api.call(SIGN, other);
+    assert_eq!(answer.unwrap_err().code(), Code::Internal, "no protobuf of that kind");
+    let metrics = stage.metrics();
+    let name = if code == Code::OutOfRange { "OUT_OF_RANGE" } else { "RESOURCE_EXHAUSTED" };
+    for (method, code) in [("unknown", "UNIMPLEMENTED"), ("Sign", name), ("Sign", "INTERNAL")] {
+        let line =
+            format!("chancery_kubernetes_requests_total{{method=\"{method}\",code=\"{code}\"}} 1");
+        assert!(metrics.contains(&line), "{line}\n{metrics}");
+    }
 }
 
 #[test]
