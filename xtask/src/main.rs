@@ -8,6 +8,7 @@ mod docs_smoke;
 mod first_run;
 mod fuzz;
 mod interop;
+mod kubernetes;
 mod node_binding;
 mod python_binding;
 mod recipes;

@@ -2,8 +2,8 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    audit, authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, node_binding,
-    python_binding, stores, structure,
+    audit, authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, kubernetes,
+    node_binding, python_binding, stores, structure,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -54,6 +54,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "fuzz",
         about: "every fuzz target, or those named ([TARGET...] [--seconds N], default 30)",
         run: fuzz::recipe,
+    },
+    Recipe {
+        name: "kubernetes",
+        about: "what a service-account token costs at 500 a second, and a lookup by digest",
+        run: kubernetes::recipe,
     },
     Recipe {
         name: "audit",
