@@ -1,4 +1,4 @@
-//! Questions over segments, by plain scans: row groups are skipped by their times and Bloom filters,
+//! Questions over segments, by plain scans: segments are skipped by their times and by which tokens they hold,
 //! only the columns that a question names are read, and segments are read on all cores.
 
 mod columns;
@@ -92,7 +92,7 @@ pub fn find(
 fn matching(segment: &Segment, filter: &Filter, limit: usize) -> Result<Vec<Record>, Error> {
     let mut out = Vec::new();
     for group in 0..segment.metadata().metadata().num_row_groups() {
-        if out.len() >= limit || !may_match(segment, group, filter)? {
+        if out.len() >= limit || !may_match(segment, group, filter) {
             continue;
         }
         let wanted = filter.columns(time_range(segment, group));
@@ -143,37 +143,20 @@ fn time_range(segment: &Segment, group: usize) -> Option<(u64, u64)> {
     Some((u64::try_from(*min).ok()?, u64::try_from(*max).ok()?))
 }
 
-/// Whether a row group may hold what is asked for, by its times and Bloom filters.
-fn may_match(segment: &Segment, group: usize, filter: &Filter) -> Result<bool, Error> {
+/// Whether a row group may hold what is asked for, by its times and tokens.
+fn may_match(segment: &Segment, group: usize, filter: &Filter) -> bool {
     if let Some((first, last)) = time_range(segment, group)
         && (last < filter.from_ms || first >= filter.to_ms)
     {
-        return Ok(false);
+        return false;
     }
-    let texts = [("jti", &filter.jti), ("client", &filter.client), ("subject", &filter.subject)];
-    let texts =
-        texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?.as_bytes())));
-    let digest = filter.digest.as_ref().map(|digest| ("digest", digest.as_slice()));
-    for (name, value) in texts.chain(digest) {
-        if !bloom_may_hold(segment, group, name, value)? {
-            return Ok(false);
-        }
+    if filter.jti.is_none() && filter.digest.is_none() {
+        return true;
     }
-    Ok(true)
-}
-
-fn bloom_may_hold(
-    segment: &Segment,
-    group: usize,
-    name: &str,
-    value: &[u8],
-) -> Result<bool, Error> {
-    let Some(column) = columns::index(name) else { return Ok(true) };
-    let builder = builder(segment)?;
-    let filter = builder.get_row_group_column_bloom_filter(group, column)?;
-    // One without blocks knows nothing.
-    let filter = filter.filter(|filter| filter.num_blocks() > 0);
-    Ok(filter.is_none_or(|filter| filter.check(value)))
+    segment.tokens().is_none_or(|tokens| {
+        filter.jti.as_ref().is_none_or(|jti| tokens.may_hold_jti(jti))
+            && filter.digest.as_ref().is_none_or(|digest| tokens.may_hold_digest(digest))
+    })
 }
 
 fn builder(segment: &Segment) -> Result<ParquetRecordBatchReaderBuilder<Source>, Error> {

@@ -2,12 +2,14 @@
 //!
 //! Its columns are those of [`schema`]; rows stand in the order of the records' numbers, which is
 //! that of their times. Texts that repeat are dictionaries, `jti` and `request_id` are written as
-//! what differs from the row before. Bloom filters on `jti` and `digest`, and on clients and subjects
-//! where there are too many for a dictionary, tell most segments that a question need not read.
+//! what differs from the row before. What tells most segments that a question after one token need not
+//! read stands in the footer ([`Tokens`]): Parquet's own Bloom filters would stand in the clear, where
+//! the library writes them, and DuckDB, which looks for encrypted ones, cannot read such columns.
 //!
 //! The file is encrypted by Parquet's own means (modular encryption, AES-256-GCM, footer included)
-//! under a data key of its own, which stands wrapped in the footer's key metadata. Bloom filters are
-//! in the clear: they hold no values, only whether one that somebody already knows may be there.
+//! under a data key of its own, which stands wrapped in the footer's key metadata.
+
+mod tokens;
 
 use std::fs::File;
 use std::io::Read;
@@ -25,7 +27,7 @@ use chancery_token::b64;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
+use parquet::encryption::decrypt::FileDecryptionProperties;
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -33,8 +35,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 
+pub use self::tokens::Tokens;
+
 use crate::keys::{DataKey, Identity, Recipient};
-use crate::{Error, Record, SealedSection, SegmentName, hour_of};
+use crate::{Error, Record, SealedSection, SegmentName, footer, hour_of};
 
 /// The most records of a segment, which is one row group then: small enough to be built in half a
 /// second and half a hundred megabytes, large enough to compress well and to be skipped whole.
@@ -44,8 +48,6 @@ pub const MAX_ROWS: usize = 131_072;
 const RANGE_KEY: &str = "chancery.segment";
 /// How a sealed segment begins.
 const SEALED_MAGIC: &[u8] = b"chancery sealed audit 1\n";
-/// False positives of Bloom filters: three of a hundred segments are read in vain, for a byte a row.
-const BLOOM_FPP: f64 = 0.03;
 /// Larger dictionaries cost more than they save.
 const DICTIONARY_BYTES: usize = 2 * 1024 * 1024;
 /// Smaller levels save little time, larger ones little room.
@@ -146,8 +148,12 @@ pub fn write(
     let encryption = FileEncryptionProperties::builder(key.bytes().to_vec())
         .with_footer_key_metadata(key.wrapped().to_vec())
         .build()?;
-    let properties = properties(records.len())
-        .set_key_value_metadata(Some(vec![KeyValue::new(RANGE_KEY.into(), range.to_text())]))
+    let pairs = vec![
+        KeyValue::new(RANGE_KEY.into(), range.to_text()),
+        KeyValue::new(tokens::KEY.into(), Tokens::of(records).to_text()),
+    ];
+    let properties = properties()
+        .set_key_value_metadata(Some(pairs))
         .with_file_encryption_properties(encryption)
         .build();
     Ok((range, file(records, properties)?))
@@ -158,7 +164,7 @@ pub fn write(
 /// # Errors
 /// [`Error::Parquet`].
 pub fn write_plain(records: &[Record]) -> Result<Bytes, Error> {
-    file(records, properties(records.len().min(MAX_ROWS)).build())
+    file(records, properties().build())
 }
 
 fn file(records: &[Record], properties: WriterProperties) -> Result<Bytes, Error> {
@@ -169,10 +175,9 @@ fn file(records: &[Record], properties: WriterProperties) -> Result<Bytes, Error
     Ok(writer.into_inner()?.into())
 }
 
-fn properties(rows: usize) -> WriterPropertiesBuilder {
+fn properties() -> WriterPropertiesBuilder {
     let level = ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default();
     let path = |name: &str| ColumnPath::from(name);
-    let rows = u64::try_from(rows).unwrap_or(u64::MAX);
     let mut builder = WriterProperties::builder()
         .set_created_by(concat!("chancery-audit ", env!("CARGO_PKG_VERSION")).into())
         .set_compression(Compression::ZSTD(level))
@@ -199,14 +204,7 @@ fn properties(rows: usize) -> WriterPropertiesBuilder {
     for name in ["jti", "digest", "request_id"] {
         builder = builder.set_column_statistics_enabled(path(name), EnabledStatistics::None);
     }
-    for name in ["jti", "digest", "client", "subject"] {
-        builder = builder
-            .set_column_bloom_filter_fpp(path(name), BLOOM_FPP)
-            .set_column_bloom_filter_max_ndv(path(name), rows);
-    }
-    builder
-        .set_bloom_filter_for_dictionary_encoded_chunks(false)
-        .set_column_compression(path("digest"), Compression::UNCOMPRESSED)
+    builder.set_column_compression(path("digest"), Compression::UNCOMPRESSED)
 }
 
 /// Columns under construction.
@@ -433,17 +431,6 @@ impl Source {
     }
 }
 
-/// Unwraps data keys for the Parquet reader.
-struct Retriever(Arc<[Identity]>);
-
-impl KeyRetriever for Retriever {
-    fn retrieve_key(&self, wrapped: &[u8]) -> Result<Vec<u8>, ParquetError> {
-        let key = DataKey::unwrap(wrapped, &self.0);
-        let key = key.map_err(|e| ParquetError::General(e.to_string()))?;
-        Ok(key.bytes().to_vec())
-    }
-}
-
 /// An open segment.
 #[derive(Debug)]
 pub struct Segment {
@@ -456,11 +443,12 @@ impl Segment {
     /// Reads a segment's footer.
     ///
     /// # Errors
-    /// [`Error::Parquet`] when it is not one, or does not open with these identities;
-    /// [`Error::Malformed`] when it is one of another version.
+    /// As [`footer::authenticate`]; [`Error::Parquet`] when it is damaged; [`Error::Malformed`] when it
+    /// is one of another version.
     pub fn open(source: Source, identities: &Arc<[Identity]>) -> Result<Self, Error> {
-        let retriever = Arc::new(Retriever(identities.clone()));
-        let decryption = FileDecryptionProperties::with_key_retriever(retriever).build()?;
+        // Before the library looks at any of it.
+        let key = footer::authenticate(&source, identities)?;
+        let decryption = FileDecryptionProperties::builder(key.bytes().to_vec()).build()?;
         let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
         let metadata = ArrowReaderMetadata::load(&source, options)?;
         let pairs = metadata.metadata().file_metadata().key_value_metadata();
@@ -483,6 +471,13 @@ impl Segment {
         &self.range
     }
 
+    /// Which tokens it may hold; `None` where it does not say.
+    pub(crate) fn tokens(&self) -> Option<Tokens> {
+        let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
+        let pair = pairs.iter().find(|pair| pair.key == tokens::KEY)?;
+        Tokens::parse(pair.value.as_deref()?)
+    }
+
     pub(crate) fn metadata(&self) -> &ArrowReaderMetadata {
         &self.metadata
     }
@@ -492,31 +487,12 @@ impl Segment {
     }
 }
 
-/// The data key of a segment, for other engines; `bytes` are those of the whole file.
+/// The data key of a segment, for other engines.
 ///
 /// # Errors
-/// [`Error::Malformed`] when it is no encrypted Parquet file; as [`DataKey::unwrap`].
+/// As [`footer::authenticate`].
 pub fn data_key(source: &Source, identities: &[Identity]) -> Result<DataKey, Error> {
-    // Parquet's reader gives the key metadata to the retriever only.
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
-    struct Listener(Arc<std::sync::Mutex<Vec<u8>>>);
-    impl KeyRetriever for Listener {
-        fn retrieve_key(&self, wrapped: &[u8]) -> Result<Vec<u8>, ParquetError> {
-            let mut seen = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            wrapped.clone_into(&mut seen);
-            Err(ParquetError::General("only the key metadata is wanted".into()))
-        }
-    }
-    let listener = Arc::new(Listener(seen.clone()));
-    let decryption = FileDecryptionProperties::with_key_retriever(listener).build()?;
-    let options = ArrowReaderOptions::new().with_file_decryption_properties(decryption);
-    let read = ArrowReaderMetadata::load(source, options);
-    let wrapped = seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    match (wrapped.is_empty(), read) {
-        (false, _) => DataKey::unwrap(&wrapped, identities),
-        (true, Err(e)) => Err(e.into()),
-        (true, Ok(_)) => Err(Error::malformed("segment", "it is not encrypted")),
-    }
+    footer::authenticate(source, identities)
 }
 
 #[cfg(test)]

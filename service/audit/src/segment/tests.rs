@@ -132,3 +132,29 @@ fn sealed_segments_are_read_strictly() {
         assert_eq!(unseal(&bytes[..length]).is_ok(), is_whole, "{length}");
     }
 }
+
+#[test]
+fn a_hostile_footer_never_reaches_the_library() {
+    let identities = identities();
+    let (_, bytes) = write(&[9; 16], 0, 0, &granted(10), &recipients(&identities)).unwrap();
+    let end = bytes.len() - 8;
+    let length = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize;
+    let open = |bytes: Vec<u8>| Segment::open(Source::Bytes(bytes.into()), &identities);
+    assert!(open(bytes.to_vec()).is_ok());
+    // Whatever is changed in it, it does not open: not one byte of it is believed before.
+    for at in end - length..bytes.len() {
+        for bit in [1, 0x80] {
+            let mut hostile = bytes.to_vec();
+            hostile[at] ^= bit;
+            let e = open(hostile).unwrap_err();
+            assert!(!matches!(e, Error::Parquet(_)), "byte {at}: {e}");
+        }
+    }
+    // A plain file is none of ours, and neither is one that claims to be all footer.
+    let plain = write_plain(&granted(3)).unwrap();
+    assert!(matches!(open(plain.to_vec()), Err(Error::Malformed { .. })));
+    for length in [0_u32, 1, 166, 1 << 20, u32::MAX] {
+        let hostile = [&[0x19; 166][..], &length.to_le_bytes(), b"PARE"].concat();
+        assert!(matches!(open(hostile), Err(Error::Malformed { .. })), "{length}");
+    }
+}
