@@ -15,6 +15,7 @@
 //! files only those that a caller names.
 
 mod error;
+pub mod export;
 pub mod footer;
 pub mod keys;
 pub mod output;

@@ -18,6 +18,7 @@
 //! next batch, at most some seconds.
 
 mod context;
+pub mod export;
 mod flush;
 mod records;
 mod recover;
@@ -34,7 +35,6 @@ use chancery_audit::{Outcome, Record, Section, SectionSealer, hour_of};
 use chancery_signer_api::Prepared;
 
 pub use context::Context;
-pub use flush::flush_forever;
 pub use recover::{Left, Parts, join_payload, load_left, split_payload};
 
 use strangers::Strangers;
@@ -141,6 +141,12 @@ impl Draft {
     pub fn object(&self, log: chancery_tlog::LogId) -> String {
         recover::pending_object(&log, self.first)
     }
+}
+
+/// Starts what is done beside the main job: segments, and exports.
+pub fn start(service: &std::sync::Arc<crate::service::Service>) {
+    tokio::spawn(flush::flush_forever(service.clone()));
+    export::start(service);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

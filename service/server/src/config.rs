@@ -158,11 +158,13 @@ pub struct AuditSettings {
     pub flush_every_s: u64,
     /// Who can read what is written from now on, besides the key in the data folder.
     pub recipients: Vec<String>,
+    /// Other systems that are sent what is recorded.
+    pub export: Vec<crate::audit::export::ExportSettings>,
 }
 
 impl Default for AuditSettings {
     fn default() -> Self {
-        Self { flush_every_s: 300, recipients: Vec::new() }
+        Self { flush_every_s: 300, recipients: Vec::new(), export: Vec::new() }
     }
 }
 
@@ -303,6 +305,8 @@ impl Config {
             return Err(ConfigError::Value("audit.flush_every_s must be within 1 to 3600".into()));
         }
         self.audit.recipients()?;
+        crate::audit::export::ExportSettings::check(&self.audit.export)
+            .map_err(ConfigError::Value)?;
         self.storage.location(Path::new(""))?;
         if let Some(kubernetes) = &self.kubernetes {
             kubernetes.check(&self.realms).map_err(ConfigError::Value)?;

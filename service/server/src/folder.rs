@@ -107,6 +107,12 @@ impl Paths {
         self.0.join("audit.key")
     }
 
+    /// Cursors of exports, a file for each.
+    #[must_use]
+    pub fn exports(&self) -> PathBuf {
+        self.0.join("exports")
+    }
+
     /// The demo client's private key, development mode only.
     #[must_use]
     pub fn demo_key(&self) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Metrics for Prometheus.
 
+mod exports;
 mod kubernetes;
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -14,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::issue::Verdict;
 
+pub use exports::ExportCounts;
 pub use kubernetes::KubernetesMetrics;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -48,6 +50,8 @@ pub struct Metrics {
     registry: Registry,
     /// Of the Kubernetes socket.
     pub kubernetes: KubernetesMetrics,
+    /// Of exports of the audit.
+    pub exports: ExportCounts,
     tokens: Family<RealmLabel, Counter>,
     refusals: Family<CodeLabel, Counter>,
     notices: Family<CodeLabel, Counter>,
@@ -86,6 +90,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::with_prefix("chancery"),
             kubernetes: KubernetesMetrics::new(),
+            exports: ExportCounts::default(),
             tokens: Family::default(),
             refusals: Family::default(),
             notices: Family::default(),
@@ -113,6 +118,7 @@ impl Metrics {
     fn register(&mut self) {
         let r = &mut self.registry;
         self.kubernetes.register(r);
+        self.exports.register(r);
         self.witnesses.register(r);
         r.register("tokens_released", "Tokens released", self.tokens.clone());
         r.register("refusals", "Requests refused, by reason code", self.refusals.clone());

@@ -157,7 +157,7 @@ async fn serve(args: ServeArgs, config: Config, paths: Paths) -> anyhow::Result<
     let cluster = kubernetes::start(cluster, service.clone(), until(stopped.clone()));
     tokio::spawn(publish(service.clone(), stop.clone()));
     tokio::spawn(Digests::keep_up(service.clone()));
-    tokio::spawn(audit::flush_forever(service.clone()));
+    audit::start(&service);
     tokio::spawn(control::serve(control, service.clone(), args.config.clone()));
     {
         let (service, tls) = (service.clone(), tls.clone());

@@ -158,6 +158,7 @@ fn unknown_keys_are_refused_with_a_hint_and_every_known_one_is_documented() {
         format!("{}[[witness]]\nlisen = 1\n", file()),
         format!("{}[[witness_group]]\nlisen = 1\n", file()),
         format!("{}[audit]\nlisen = 1\n", file()),
+        format!("{}[[audit.export]]\nlisen = 1\n", file()),
         file().replacen("rsa_bits", "lisen = 1\nrsa_bits", 1),
         file().replacen("skew_s", "lisen = 1\nskew_s", 1),
         file().replacen("replay_capacity", "lisen = 1\nreplay_capacity", 1),

@@ -183,13 +183,21 @@ pub fn run(args: &FindArgs) -> anyhow::Result<ExitCode> {
     let found = args.answer(&chosen, &fresh, filter)?;
     if args.timing {
         complain(&format!(
-            "{:.1} ms over {} segments and {} records in none",
+            "{:.1} ms over {} segments and {} records in none; {} MB of memory",
             started.elapsed().as_secs_f64() * 1e3,
             chosen.names.len(),
-            fresh.len()
+            fresh.len(),
+            peak_memory_kb() / 1_000
         ));
     }
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// The most memory that this process had at a time, in kilobytes; 0 where the system does not say.
+fn peak_memory_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 impl FindArgs {
