@@ -7,12 +7,13 @@ use chancery_entry::{Entry, TokenEntry};
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
-use chancery_validate::log::{LogPolicy, LogReader, Search, Verdict, apply, look_up};
+use chancery_validate::log::{LogPolicy, LogReader, Search, Verdict, apply, judge, look_up};
 use chancery_validate::{
     Attestation, LogLookup, Profile, Rejection, RejectionCode, Validated, Validator,
 };
 use proptest::prelude::*;
 use proptest::sample::Index;
+use serde_json::Value;
 
 use crate::draft::{NOW, RANDOM, by, good, key};
 
@@ -314,11 +315,45 @@ fn verdicts() -> Vec<(Verdict, Option<RejectionCode>)> {
     ]
 }
 
+/// A token under a key that was made elsewhere, which names no log, and what a lookup says of it.
+fn imported() -> (Validated, Verdict) {
+    let draft = good().claim("jti", "0d1c6b0e-4c1c-4b26-9d3a-6f4f6a1b2c3d");
+    let mut keys: Value = serde_json::from_str(&draft.keys()).unwrap();
+    for key in keys["keys"].as_array_mut().unwrap() {
+        key.as_object_mut().unwrap().remove("log");
+    }
+    let mut config = draft.configuration();
+    config.profile = Profile::Oidc;
+    config.log_lookup = LogLookup::Digest;
+    let validator = Validator::from_jwks(config, keys.to_string().as_bytes()).unwrap();
+    let token = validator.validate(&draft.token(), NOW).unwrap();
+    let verdict = Identity::new().log(&[filler(0)]).ask(&token);
+    (token, verdict)
+}
+
+/// No later attempt finds it, so it is not `log_unknown`, after which callers ask again for ever.
+#[test]
+fn a_token_of_a_key_that_names_no_log_is_rejected_for_good_where_the_log_is_demanded() {
+    let (token, verdict) = imported();
+    assert!(matches!(verdict, Verdict::Unknown { .. }));
+    assert_eq!(judge(&token, &verdict, LogPolicy::Off), Ok(()));
+    assert_eq!(judge(&token, &verdict, LogPolicy::Report), Ok(()));
+    let rejection = judge(&token, &verdict, LogPolicy::Require).unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::KeyNotLogged);
+    assert!(!rejection.retryable());
+    // One that names a log keeps the code of its verdict.
+    let (logged, _) = logged(&Identity::new(), 5, 9);
+    let rejection = judge(&logged, &verdict, LogPolicy::Require).unwrap_err();
+    assert_eq!(rejection.code(), RejectionCode::LogUnknown);
+}
+
 /// The codes that lookups produce under `require`, and that of evidence.
 pub fn produced() -> BTreeSet<RejectionCode> {
     let rejections = verdicts().into_iter().map(|(verdict, _)| apply(&verdict, LogPolicy::Require));
     let evidence = Attestation::Require.without_evidence();
-    let all = rejections.chain([evidence]);
+    let (imported, verdict) = imported();
+    let not_logged = judge(&imported, &verdict, LogPolicy::Require);
+    let all = rejections.chain([evidence, not_logged]);
     all.filter_map(|verdict| verdict.err().map(|rejection| rejection.code())).collect()
 }
 
