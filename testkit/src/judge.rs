@@ -35,7 +35,8 @@ impl WebLog {
     #[must_use]
     pub fn key(&self) -> VerifierKey {
         let text = self.vkey().unwrap_or_else(|e| panic!("{e}"));
-        VerifierKey::parse(&text).unwrap_or_else(|e| panic!("{e}"))
+        VerifierKey::parse(text.lines().next().unwrap_or_default())
+            .unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// The latest checkpoint, fetched anew and verified.

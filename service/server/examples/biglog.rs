@@ -92,6 +92,7 @@ fn genesis() -> Entry {
         policy_digest: [0; 32],
         evidence_digest: None,
         predecessor: None,
+        cosigning_key: None,
     })
 }
 

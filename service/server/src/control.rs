@@ -187,10 +187,14 @@ async fn execute(
             compromise(service, kid, reason, include_retired).await
         }
         Command::Reload => reload(service, config_file).await,
-        Command::EndSigner => match call(service, Request::End).await? {
-            Response::Ending => Ok(json!({"ended": true})),
-            other => Err(unexpected(&other)),
-        },
+        Command::EndSigner => {
+            // Its last chance; what comes in between stays under one signature.
+            service.cosign().await;
+            match call(service, Request::End).await? {
+                Response::Ending => Ok(json!({"ended": true})),
+                other => Err(unexpected(&other)),
+            }
+        }
     }
 }
 

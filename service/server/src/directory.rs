@@ -52,7 +52,7 @@ use serde_json::json;
 
 use self::memory::Memory;
 use self::plan::{Genesis, Plan, Seen};
-use crate::logs::{Batch, Log, LogError, Logs};
+use crate::logs::{Batch, Log, LogError, Logs, key_of};
 use crate::store::{Mutable, Store};
 
 pub use error::DirectoryError;
@@ -437,6 +437,7 @@ async fn genesis_of(log: &Log) -> Result<Genesis, LogError> {
         Ok(Entry::Genesis(genesis)) => genesis,
         _ => return Err(damaged("its first entry is no genesis".into())),
     };
+    let cosigning_key = key_of(&genesis, log.vkey());
     let predecessor = match genesis.predecessor {
         None => None,
         Some(named) => {
@@ -445,7 +446,7 @@ async fn genesis_of(log: &Log) -> Result<Genesis, LogError> {
             Some(LogId::of(public.map_err(|e| damaged(e.to_string()))?))
         }
     };
-    Ok(Genesis { leaf, predecessor })
+    Ok(Genesis { leaf, predecessor, cosigning_key })
 }
 
 /// `{"size": entries, "logs": [{"log", "origin", "named_at", "checkpoint_at", "size", "closed_at",

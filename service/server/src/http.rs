@@ -56,6 +56,7 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/log/{log}/proof/{index}", get(logs::proof))
         .route("/log/{log}/by-digest/{leaf}", get(digests::by_digest))
         .route("/log/{log}/keys.jwt", get(logs::keys_jwt))
+        .route("/log/{log}/checkpoint.cosigned", get(logs::cosigned))
         .route("/log/{log}/vkey", get(logs::vkey))
         .route("/log/{log}/pruned", get(logs::pruned))
         .route("/directory/checkpoint", get(directory::checkpoint))

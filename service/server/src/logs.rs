@@ -19,6 +19,11 @@
 //! 5. Partial tiles of the previous checkpoint are deleted. A crash before that leaves garbage of
 //!    a few kilobytes.
 //!
+//! After step 3, about once a second, `checkpoint.cosigned` is replaced: the latest checkpoint that the
+//! signer's second identity key signed too. It is never ahead of `checkpoint`, and nobody waits for it.
+//! Without it, or with an older one, readers who demand both signatures see less of the log, until the
+//! signer is asked again (`logs/cosigned.rs`).
+//!
 //! Now and then, after step 3, `ledger-summary` is replaced: what the entries under that checkpoint
 //! say of keys. It is never ahead of the checkpoint, and nobody waits for it to be durable: without
 //! it, or with an older one, the next start reads more of the log (`ledger/summary.rs`).
@@ -29,13 +34,15 @@
 //! checkpoint over entries whose tokens were never released. In both cases the signer, if it lives,
 //! hands the same batch over again, and the same bytes are written.
 
+mod all;
 mod batch;
+mod cosigned;
 mod load;
 mod pruned;
 mod publish;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use chancery_entry::Entry;
@@ -49,11 +56,10 @@ use self::publish::Published;
 use crate::ledger::{Audited, Ledger, SummaryKey};
 use crate::store::{Store, StoreError};
 
+pub use all::Logs;
 pub use batch::Batch;
+pub use cosigned::{Uncosigned, key_of};
 pub use pruned::{MARKER, parse_marker, prune_entries};
-
-/// Logs of dead signers that are kept open at a time; others are opened again when asked for.
-const MAX_OPEN_LOGS: usize = 64;
 
 /// Why a log cannot be read or extended.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +114,8 @@ pub struct Log {
     /// Where it lies in the store.
     prefix: String,
     vkey: VerifierKey,
+    /// The key that cosigns its checkpoints, as the store says; for logs whose genesis was not read.
+    stored_cosigning_key: Option<VerifierKey>,
     store: Store,
     /// Whether all entries were read: a log that is only served needs no ledger, and the directory,
     /// whose entries are of other kinds, has none.
@@ -124,6 +132,8 @@ struct Tail {
     builder: TileBuilder,
     /// The latest committed checkpoint, a signed note.
     checkpoint: Arc<str>,
+    /// The latest one that both keys of the signer signed, and its size.
+    cosigned: Option<(u64, Arc<str>)>,
     size: u64,
     /// Entries of the right-edge bundle, encoded, and where each ends.
     bundle: Vec<u8>,
@@ -160,6 +170,7 @@ impl Log {
         let tail = Tail {
             builder: TileBuilder::new(),
             checkpoint: Arc::from(""),
+            cosigned: None,
             size: 0,
             bundle: Vec::new(),
             bundle_ends: Vec::new(),
@@ -171,6 +182,7 @@ impl Log {
             id,
             id_text,
             vkey,
+            stored_cosigning_key: None,
             store,
             has_ledger: true,
             tail: RwLock::new(tail),
@@ -203,9 +215,9 @@ impl Log {
             other => other?,
         };
         let damaged = |what: String| LogError::Damaged { log: text.clone(), what };
-        let vkey = parse_vkey(&vkey, id).map_err(damaged)?;
+        let (vkey, cosigning) = cosigned::parse_vkeys(&vkey, id).map_err(damaged)?;
         let log = Self::empty(store, id, vkey).with_summaries(summaries.cloned());
-        log.opened(with_ledger).await
+        Self { stored_cosigning_key: cosigning, ..log }.opened(with_ledger).await
     }
 
     /// Opens the directory log with this key from the store, at its published checkpoint.
@@ -260,6 +272,7 @@ impl Log {
         tail.size = checkpoint.size;
         tail.checkpoint = Arc::from(String::from_utf8_lossy(&note).as_ref());
         tail.keys_jwt = keys_jwt;
+        log.find_cosigned().await;
         Ok(log)
     }
 
@@ -281,10 +294,11 @@ impl Log {
         &self.vkey
     }
 
-    /// The latest committed checkpoint, a signed note; empty before the first commit.
+    /// The latest committed checkpoint, a signed note; empty before the first commit. It has the
+    /// signature of the second identity key too if the signer was asked for that.
     #[must_use]
     pub fn checkpoint(&self) -> Arc<str> {
-        read(&self.tail).checkpoint.clone()
+        read(&self.tail).best_checkpoint()
     }
 
     /// Number of committed entries and their root.
@@ -462,14 +476,18 @@ impl Log {
         Ok(bytes.into())
     }
 
-    /// A C2SP tlog-proof for the entry at `index` under the latest committed checkpoint.
+    /// A C2SP tlog-proof for the entry at `index` under the latest committed checkpoint, or an earlier
+    /// one that covers it and that both keys signed.
     ///
     /// # Errors
     /// [`LogError::NotThere`] beyond the log's end, [`LogError::Store`], [`LogError::Damaged`].
     pub async fn proof(&self, index: u64) -> Result<String, LogError> {
         let (checkpoint, size) = {
             let tail = read(&self.tail);
-            (tail.checkpoint.clone(), tail.size)
+            match &tail.cosigned {
+                Some((size, note)) if index < *size => (note.clone(), *size),
+                _ => (tail.checkpoint.clone(), tail.size),
+            }
         };
         if index >= size {
             return Err(LogError::NotThere(format!("entry {index}")));
@@ -663,16 +681,6 @@ fn encode_bundle(entries: &[Vec<u8>]) -> Result<(Vec<u8>, Vec<usize>), String> {
     Ok((bytes, ends))
 }
 
-fn parse_vkey(bytes: &[u8], id: LogId) -> Result<VerifierKey, String> {
-    let text = std::str::from_utf8(bytes).map_err(|e| format!("vkey: {e}"))?;
-    let vkey = VerifierKey::parse(text.trim_end()).map_err(|e| format!("vkey: {e}"))?;
-    let public: Result<[u8; 32], _> = vkey.public_key().try_into();
-    match public {
-        Ok(public) if LogId::of(&public) == id => Ok(vkey),
-        _ => Err("vkey is not the key of this log id".into()),
-    }
-}
-
 /// Tiles that a computation asked for so far; a missing one is named in the error.
 #[derive(Default)]
 struct Fetched(HashMap<TileId, Bytes>);
@@ -682,116 +690,6 @@ impl TileSource for Fetched {
 
     fn tile(&self, id: TileId) -> Result<Vec<u8>, TileId> {
         self.0.get(&id).map(|b| b.to_vec()).ok_or(id)
-    }
-}
-
-/// All logs that the service knows.
-#[derive(Debug)]
-pub struct Logs {
-    store: Store,
-    summaries: Option<SummaryKey>,
-    open: Mutex<HashMap<LogId, Arc<Log>>>,
-}
-
-impl Logs {
-    /// No log opened yet.
-    #[must_use]
-    pub fn new(store: Store) -> Self {
-        Self::with_summaries(store, None)
-    }
-
-    /// No log opened yet; those that are keep summaries of their ledgers.
-    #[must_use]
-    pub fn with_summaries(store: Store, summaries: Option<SummaryKey>) -> Self {
-        Self { store, summaries, open: Mutex::default() }
-    }
-
-    /// A log without entries, not known yet.
-    #[must_use]
-    pub fn fresh(&self, id: LogId, vkey: VerifierKey) -> Log {
-        Log::empty(self.store.clone(), id, vkey).with_summaries(self.summaries.clone())
-    }
-
-    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<LogId, Arc<Log>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes a log known, opened or new.
-    pub fn insert(&self, log: Arc<Log>) {
-        self.opened().insert(log.id(), log);
-    }
-
-    /// A log that is open.
-    #[must_use]
-    pub fn get(&self, id: LogId) -> Option<Arc<Log>> {
-        self.opened().get(&id).cloned()
-    }
-
-    /// A log to read from, opened from the store if need be.
-    ///
-    /// # Errors
-    /// As [`Log::open`].
-    pub async fn open(&self, id: LogId) -> Result<Arc<Log>, LogError> {
-        match self.get(id) {
-            Some(log) => Ok(log),
-            None => self.open_as(id, false).await,
-        }
-    }
-
-    /// A log whose ledger is known.
-    ///
-    /// # Errors
-    /// As [`Log::open`].
-    pub async fn open_with_ledger(&self, id: LogId) -> Result<Arc<Log>, LogError> {
-        match self.get(id) {
-            Some(log) if log.has_ledger => Ok(log),
-            _ => self.open_as(id, true).await,
-        }
-    }
-
-    async fn open_as(&self, id: LogId, with_ledger: bool) -> Result<Arc<Log>, LogError> {
-        let log = Log::open(self.store.clone(), id, with_ledger, self.summaries.as_ref()).await?;
-        let log = Arc::new(log);
-        let mut open = self.opened();
-        if open.len() >= MAX_OPEN_LOGS {
-            // Those opened only to be served go first; they can be opened again.
-            open.retain(|_, log| log.has_ledger);
-        }
-        match open.get(&id) {
-            Some(other) if other.has_ledger || !with_ledger => Ok(other.clone()),
-            _ => {
-                open.insert(id, log.clone());
-                Ok(log)
-            }
-        }
-    }
-
-    /// A log to append to: opened from the store, or new under this key.
-    ///
-    /// # Errors
-    /// As [`Log::open`], except for unknown logs.
-    pub async fn open_or_new(&self, id: LogId, vkey: VerifierKey) -> Result<Arc<Log>, LogError> {
-        match self.open_with_ledger(id).await {
-            Err(LogError::Unknown(_)) => {
-                let log = Arc::new(self.fresh(id, vkey));
-                self.insert(log.clone());
-                Ok(log)
-            }
-            other => other,
-        }
-    }
-
-    /// How far the audit of a log is in segments that any log names.
-    #[must_use]
-    pub fn audited(&self, log: &[u8; 16]) -> Audited {
-        let logs = self.all_open();
-        logs.iter().map(|l| l.audited(log)).fold(Audited::default(), Audited::max)
-    }
-
-    /// Every open log whose ledger is known: the living signer's and those whose keys still count.
-    #[must_use]
-    pub fn all_open(&self) -> Vec<Arc<Log>> {
-        self.opened().values().filter(|l| l.has_ledger).cloned().collect()
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod attach;
 mod compromises;
+mod cosigning;
 mod witnessing;
 
 use std::collections::BTreeMap;
@@ -128,6 +129,8 @@ pub struct SignerInfo {
     pub origin: String,
     /// The log's verifier key (C2SP signed-note).
     pub vkey: String,
+    /// The second one, ML-DSA-44, which cosigns its checkpoints; none in logs of older signers.
+    pub cosigning_vkey: Option<String>,
     /// Name and version of the software.
     pub software: String,
     /// Unix seconds.
@@ -200,6 +203,7 @@ pub struct Service {
     /// What the attached signer accepted of the directory, and what it did not, for the operator.
     shown: Mutex<Option<Shown>>,
     shown_trouble: Mutex<String>,
+    cosign_trouble: Mutex<String>,
     signer_at: SignerAt,
     reloading: tokio::sync::Mutex<()>,
     clock_trusted: AtomicBool,
@@ -255,6 +259,7 @@ impl Service {
             witnesses,
             shown: Mutex::default(),
             shown_trouble: Mutex::default(),
+            cosign_trouble: Mutex::default(),
             metrics,
             audit: Arc::new(audit),
             progress: Arc::default(),
@@ -383,6 +388,7 @@ impl Service {
             log_id: log.id_text().to_owned(),
             origin: log.vkey().name().to_owned(),
             vkey: log.vkey().to_string(),
+            cosigning_vkey: log.cosigning_key().map(|key| key.to_string()),
             software: genesis.as_ref().map_or(String::new(), |g| g.software.clone()),
             started_at: genesis.as_ref().map_or(0, |g| g.started_at),
             attached: false,
@@ -546,6 +552,9 @@ impl Service {
                 _ = ticks.tick() => true,
                 () = self.issuer.waits() => false,
             };
+            if is_tick {
+                self.cosign().await;
+            }
             let result = self.publish().await;
             self.show_witnessed().await;
             if result.as_ref().is_err_and(is_final) {

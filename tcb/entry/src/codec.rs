@@ -4,8 +4,9 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, AuditSegment, Compromise, Entry, Error, FORMAT_VERSION, Genesis, Imported,
-    MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor, Start, TokenEntry, Void, VoidReason,
+    Announcement, AuditSegment, COSIGNING_KEY_BYTES, Compromise, Entry, Error, FORMAT_VERSION,
+    Genesis, Imported, MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor, Start, TokenEntry,
+    Void, VoidReason,
 };
 
 const GENESIS: u64 = 0;
@@ -77,7 +78,8 @@ impl Entry {
         let length = d.array().map_err(shape)?.unwrap_or(0);
         let kind = d.u64().map_err(shape)?;
         let (expected, entry) = match kind {
-            GENESIS => (7, read_genesis(d).map(Entry::Genesis)),
+            // A signer's second identity key stands there or does not.
+            GENESIS => (length.clamp(7, 8), read_genesis(d, length).map(Entry::Genesis)),
             POLICY => (3, read_policy(d).map(Entry::Policy)),
             ANNOUNCEMENT => (10, read_announcement(d).map(Entry::Announcement)),
             TOKEN => (5, read_token(d).map(Entry::Token)),
@@ -101,7 +103,8 @@ fn write_genesis<W: Write<Error = std::convert::Infallible>>(
     e: &mut Encoder<W>,
     g: &Genesis,
 ) -> EncodeResult {
-    e.array(7)?.u64(GENESIS)?.u64(FORMAT_VERSION)?.str(&g.software)?.u64(g.started_at)?;
+    let length = if g.cosigning_key.is_some() { 8 } else { 7 };
+    e.array(length)?.u64(GENESIS)?.u64(FORMAT_VERSION)?.str(&g.software)?.u64(g.started_at)?;
     e.bytes(&g.policy_digest)?;
     match &g.evidence_digest {
         Some(digest) => e.bytes(digest)?,
@@ -111,10 +114,13 @@ fn write_genesis<W: Write<Error = std::convert::Infallible>>(
         Some(p) => e.array(2)?.str(&p.vkey)?.str(&p.checkpoint)?,
         None => e.null()?,
     };
+    if let Some(key) = &g.cosigning_key {
+        e.bytes(key)?;
+    }
     Ok(())
 }
 
-fn read_genesis(d: &mut Decoder<'_>) -> Decoded<Genesis> {
+fn read_genesis(d: &mut Decoder<'_>, length: u64) -> Decoded<Genesis> {
     let version = d.u64()?;
     if version != FORMAT_VERSION {
         return Err(minicbor::decode::Error::message("genesis states another format version"));
@@ -130,6 +136,11 @@ fn read_genesis(d: &mut Decoder<'_>) -> Decoded<Genesis> {
             }
             Ok(Predecessor { vkey: d.str()?.to_owned(), checkpoint: d.str()?.to_owned() })
         })?,
+        cosigning_key: if length == 8 {
+            Some(fixed::<COSIGNING_KEY_BYTES>(d)?.to_vec())
+        } else {
+            None
+        },
     })
 }
 

@@ -20,6 +20,9 @@ pub const MAX_ENTRY_BYTES: usize = 65_535;
 /// The longest reason text in a [`Compromise`], in bytes: one paragraph for an auditor.
 pub const MAX_REASON_BYTES: usize = 1_024;
 
+/// Bytes of an ML-DSA-44 public key (FIPS 204 section 4, table 2).
+pub const COSIGNING_KEY_BYTES: usize = 1_312;
+
 /// Version of the entry formats, stated by each log's genesis.
 pub const FORMAT_VERSION: u64 = 1;
 
@@ -60,6 +63,10 @@ pub struct Genesis {
     /// The last checkpoint of the log that this one continues; `None` says explicitly that there
     /// is none.
     pub predecessor: Option<Predecessor>,
+    /// The signer's second identity key, which cosigns its checkpoints so that the history outlives
+    /// quantum attacks: ML-DSA-44 of [`COSIGNING_KEY_BYTES`] as FIPS 204 encodes it. `None` only in
+    /// logs of signers that had none.
+    pub cosigning_key: Option<Vec<u8>>,
 }
 
 /// The log that a new signer continues, as the new signer verified it.

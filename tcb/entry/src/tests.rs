@@ -14,17 +14,21 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             any::<u64>(),
             digest(),
             proptest::option::of(digest()),
-            proptest::option::of((".{0,80}", ".{0,400}"))
+            proptest::option::of((".{0,80}", ".{0,400}")),
+            proptest::option::of(any::<u8>().prop_map(|byte| vec![byte; COSIGNING_KEY_BYTES]))
         )
-            .prop_map(|(software, started_at, policy_digest, evidence_digest, p)| {
-                Entry::Genesis(Genesis {
-                    software,
-                    started_at,
-                    policy_digest,
-                    evidence_digest,
-                    predecessor: p.map(|(vkey, checkpoint)| Predecessor { vkey, checkpoint }),
-                })
-            }),
+            .prop_map(
+                |(software, started_at, policy_digest, evidence_digest, p, cosigning_key)| {
+                    Entry::Genesis(Genesis {
+                        software,
+                        started_at,
+                        policy_digest,
+                        evidence_digest,
+                        predecessor: p.map(|(vkey, checkpoint)| Predecessor { vkey, checkpoint }),
+                        cosigning_key,
+                    })
+                }
+            ),
         (any::<u64>(), digest())
             .prop_map(|(version, digest)| Entry::Policy(PolicyVersion { version, digest })),
         (

@@ -24,8 +24,8 @@ mod messages;
 pub use frame::{FrameBuffer, encode};
 pub use messages::*;
 
-/// The protocol version of this crate: 2 adds witnessed roots, statements about the audit, and claims that
-/// an API server composed.
+/// The protocol version of this crate: 2 adds witnessed roots, cosigned checkpoints, statements about the
+/// audit, and claims that an API server composed.
 pub const PROTOCOL_VERSION: u16 = 2;
 
 /// The largest frame body, in bytes: a policy of 4 MiB or a thousand signed tokens fits; a hostile
@@ -88,6 +88,7 @@ impl Phase {
             | Request::Rotate(_)
             | Request::Compromise(_)
             | Request::Witnessed(_)
+            | Request::Cosign(_)
             | Request::Status => self == Phase::Serving,
             // Ending destroys keys and gives nothing away, so a peer may ask as soon as it greeted.
             Request::End => self != Phase::Hello,

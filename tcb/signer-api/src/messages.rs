@@ -39,6 +39,9 @@ pub enum Request {
     /// A directory root that witnesses cosigned; answered by [`Response::Covered`].
     #[n(10)]
     Witnessed(#[n(0)] Witnessed),
+    /// The second signature of a checkpoint; answered by [`Response::Cosigned`].
+    #[n(11)]
+    Cosign(#[n(0)] Cosign),
 }
 
 /// What the signer may answer.
@@ -77,6 +80,9 @@ pub enum Response {
     /// To `Witnessed`.
     #[n(10)]
     Covered(#[n(0)] Covered),
+    /// To `Cosign`.
+    #[n(11)]
+    Cosigned(#[n(0)] Cosigned),
 }
 
 /// Opens a connection.
@@ -431,6 +437,26 @@ pub struct Covered {
     pub directory_size: u64,
 }
 
+/// Asks for the post-quantum signature of a checkpoint that this signer signed a moment ago.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cosign {
+    /// Entries of the tree.
+    #[n(0)]
+    pub size: u64,
+    /// Its root.
+    #[n(1)]
+    pub root: ByteArray<32>,
+}
+
+/// A checkpoint's second signature.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Cosigned {
+    /// As it stands in a signature line behind the key id: the time, which is 0, and the ML-DSA-44
+    /// signature (c2sp.org/tlog-cosignature).
+    #[n(0)]
+    pub signature: ByteVec,
+}
+
 /// The batch's tokens: the only message that carries token bytes.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Committed {
@@ -621,4 +647,7 @@ pub enum FaultCode {
     /// No witnessed root covers the batch, or what was shown is none.
     #[n(10)]
     NotWitnessed,
+    /// Not a tree that this signer signed lately.
+    #[n(11)]
+    UnknownTree,
 }

@@ -6,13 +6,13 @@ use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReaso
 use chancery_policy::Policy;
 use chancery_policy::replay::{ClientMemory, ProofId};
 use chancery_signer_api::{
-    AuditSegment, Committed, Compromise, Compromised, CompromisedKey, Fault, FaultCode, Hello,
-    LoadPolicy, MAX_AUDIT_SEGMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME, Notice,
-    PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared, Protection, Request, Response,
-    Resume, Resumed, Rotate, Rotating, Start, Status, Welcome, Witnessed,
+    AuditSegment, Committed, Compromise, Compromised, CompromisedKey, Cosign, Cosigned, Fault,
+    FaultCode, Hello, LoadPolicy, MAX_AUDIT_SEGMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME,
+    Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared, Protection, Request,
+    Response, Resume, Resumed, Rotate, Rotating, Start, Status, Welcome, Witnessed,
 };
 use chancery_tlog::note::VerifierKey;
-use chancery_tlog::{Checkpoint, LogId, empty_root};
+use chancery_tlog::{Checkpoint, Hash, LogId, empty_root};
 
 use crate::SOFTWARE;
 use crate::clock::{Clock, Now, Watch};
@@ -183,6 +183,7 @@ impl<C: Clock> Signer<C> {
             Request::Rotate(rotate) => self.rotate(rotate, now),
             Request::Compromise(compromise) => self.compromise(compromise, now),
             Request::Witnessed(witnessed) => self.witnessed(&witnessed),
+            Request::Cosign(cosign) => self.cosign(&cosign),
             Request::Status => Ok(self.status(now)),
             Request::End => Ok(Response::Ending),
         };
@@ -323,6 +324,7 @@ impl<C: Clock> Signer<C> {
             policy_digest: policy.digest(),
             evidence_digest: None,
             predecessor,
+            cosigning_key: Some(self.log.cosigning_public().to_vec()),
         };
         self.log.append(&Entry::Genesis(genesis)).map_err(internal)?;
         self.append_policy(&policy).map_err(internal)?;
@@ -503,6 +505,18 @@ impl<C: Clock> Signer<C> {
             return Err(fault(FaultCode::Phase, "the log is not open"));
         };
         witnessing.accept(shown, key, self.log.id()).map(Response::Covered).map_err(refused)
+    }
+
+    /// The second signature of a checkpoint that this signer signed lately.
+    fn cosign(&self, asked: &Cosign) -> Answer {
+        match self.log.cosign(asked.size, Hash(*asked.root)).map_err(internal)? {
+            Some(signature) => Ok(Response::Cosigned(Cosigned { signature: signature.into() })),
+            None => {
+                let detail =
+                    format!("no tree of `{}` entries with that root was signed lately", asked.size);
+                Err(fault(FaultCode::UnknownTree, detail))
+            }
+        }
     }
 
     fn load_policy(&mut self, load: LoadPolicy) -> Answer {

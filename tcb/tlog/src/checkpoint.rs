@@ -89,6 +89,27 @@ impl Checkpoint {
         Ok((checkpoint, note))
     }
 
+    /// Reads a signed checkpoint as [`open`](Self::open) does, and accepts it only if every one of `keys`
+    /// signed it: who believes a log by its Ed25519 and its ML-DSA-44 key refuses what only one signed,
+    /// which whoever broke the other one could have made.
+    ///
+    /// Fails as [`open`](Self::open) does, and with [`Error::NotSignedBy`].
+    pub fn open_by_all(
+        note_bytes: &[u8],
+        keys: &[VerifierKey],
+    ) -> Result<(Checkpoint, Note), Error> {
+        let (checkpoint, note) = Checkpoint::open(note_bytes, keys)?;
+        let signers = note::verify(&note, keys)?;
+        let missing = keys.iter().enumerate().find(|(at, _)| !signers.contains(at));
+        match missing {
+            None => Ok((checkpoint, note)),
+            Some((_, key)) => {
+                let name = excerpt(key.name());
+                Err(Error::NotSignedBy { name, key_type: key.key_type().byte() })
+            }
+        }
+    }
+
     /// The signed checkpoint, a note. `key` is the log's: its name is the origin. `sign` gets the
     /// bytes of [`body`](Self::body) and returns the signature.
     ///

@@ -132,6 +132,17 @@ pub enum Error {
     /// A checkpoint that no key of its own origin has signed.
     #[error("the checkpoint of `{0}` is not signed by a known key of that name")]
     Origin(String),
+    /// A checkpoint that one of the keys which all have to sign it did not sign.
+    #[error(
+        "the key of type `0x{key_type:02x}` named `{name}` did not sign the checkpoint, and every key at \
+         hand must have"
+    )]
+    NotSignedBy {
+        /// Name of the key.
+        name: String,
+        /// Its signature type (c2sp.org/signed-note).
+        key_type: u8,
+    },
     /// A cosignature's timestamp above 2^63 - 1 seconds.
     #[error("timestamp `{0}` is too large: that of a cosignature is at most 2^63 - 1")]
     Timestamp(u64),

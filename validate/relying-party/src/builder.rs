@@ -190,7 +190,8 @@ impl Builder {
             return Err(BuildError::NoRuntime);
         }
         let logs = handle.clone().filter(|_| needs_logs).map(|handle| {
-            Arc::new(Logs::new(web.clone(), handle, Arc::clone(&clock), &self.bounds))
+            let logs = Logs::new(web.clone(), handle, Arc::clone(&clock), &self.bounds);
+            Arc::new(logs.with_anchor(self.anchor.clone()))
         });
         let log_at = self.log_place(&web)?;
         let means = Means {

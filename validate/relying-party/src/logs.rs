@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chancery_tlog::note::Note;
+use chancery_tlog::note::{Note, VerifierKey};
 use chancery_tlog::{Checkpoint, EntriesTileId, Hash, LogId, TILE_WIDTH, TileId};
 use chancery_token::json;
 use chancery_token::jwks::KeySet;
@@ -81,6 +81,8 @@ pub struct Logs {
     timeout: Duration,
     checkpoint_age_ms: u64,
     publish_within_s: u64,
+    /// Which keys must have signed the checkpoints of a log beside its own.
+    anchor: Option<Anchor>,
     fetches: AtomicU64,
     failures: AtomicU64,
 }
@@ -98,9 +100,15 @@ impl Logs {
             timeout: bounds.fetch_timeout,
             checkpoint_age_ms: u64::try_from(bounds.checkpoint_age.as_millis()).unwrap_or(u64::MAX),
             publish_within_s: bounds.publish_within_s,
+            anchor: None,
             fetches: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
+    }
+
+    /// Believes of the logs that an anchor names only what all keys signed that it has of them.
+    pub fn with_anchor(self, anchor: Option<Anchor>) -> Self {
+        Self { anchor, ..self }
     }
 
     /// Requests made, and how many of them failed.
@@ -128,14 +136,17 @@ impl Logs {
         let Some(place) = place else { return unknown(NO_PLACE) };
         let mut memory = Memory::new(place);
         let site = Site::Log(log);
-        self.gather(&mut memory, vec![(site, Object::Vkey), (site, Object::Checkpoint)]).await;
+        let second = self.anchor.as_ref().and_then(|anchor| anchor.cosigning_key(log)).cloned();
+        let checkpoint = if second.is_some() { Object::Cosigned } else { Object::Checkpoint };
+        self.gather(&mut memory, vec![(site, Object::Vkey), (site, checkpoint)]).await;
         if let Some(address) = address {
             memory.expect_path(site, address.index());
         }
         for _ in 0..MAX_RUNS {
             let missing = memory.missing.take();
             self.gather(&mut memory, missing).await;
-            let verdict = look_up(token, &OneLog(&memory, log), unix_s, self.publish_within_s);
+            let reader = OneLog { memory: &memory, log, second: second.clone() };
+            let verdict = look_up(token, &reader, unix_s, self.publish_within_s);
             if memory.missing.borrow().is_empty() {
                 if let Verdict::Unknown { why } = &verdict {
                     self.distrust(&memory, why);
@@ -232,7 +243,10 @@ impl Logs {
         let read = tokio::time::timeout(self.timeout, read).await;
         let why = match read {
             // A page that says "maintenance" with status 200 is an outage, and no news of the log.
-            Ok(Ok(bytes)) if name.object == Object::Checkpoint && !is_checkpoint(&bytes) => {
+            Ok(Ok(bytes))
+                if matches!(name.object, Object::Checkpoint | Object::Cosigned)
+                    && !is_checkpoint(&bytes) =>
+            {
                 "it is no checkpoint".to_owned()
             }
             Ok(Ok(bytes)) if name.object == Object::Index && !is_index(&bytes) => {
@@ -254,7 +268,7 @@ impl Logs {
         state.running.remove(name);
         state.put(name.clone(), outcome.clone(), until);
         let Ok(bytes) = outcome else { return };
-        if matches!(name.object, Object::Checkpoint | Object::Index) {
+        if matches!(name.object, Object::Checkpoint | Object::Cosigned | Object::Index) {
             state.put(name.last_good(), outcome.clone(), u64::MAX);
         }
         // A full tile that came in place of a partial one is kept under its own name too.
@@ -381,7 +395,9 @@ impl Memory {
     /// Wants the tiles that a proof for this leaf needs, all at once: those above the leaf, and the
     /// right edge of the tree. How large that is, the checkpoint says; it is not believed for more.
     fn expect_path(&self, site: Site, index: u64) {
-        let Some(Ok(note)) = self.has.get(&(site, Object::Checkpoint)) else { return };
+        let both = self.has.get(&(site, Object::Cosigned));
+        let note = both.or_else(|| self.has.get(&(site, Object::Checkpoint)));
+        let Some(Ok(note)) = note else { return };
         let Some(size) = checkpoint_size(note).filter(|size| index < *size) else { return };
         let mut missing = self.missing.borrow_mut();
         for level in 0..LEVELS {
@@ -417,29 +433,39 @@ fn is_checkpoint(note: &[u8]) -> bool {
 }
 
 /// A memory as the lookup of a token reads it.
-struct OneLog<'m>(&'m Memory, LogId);
+struct OneLog<'m> {
+    memory: &'m Memory,
+    log: LogId,
+    /// The key that must have signed its checkpoints too.
+    second: Option<VerifierKey>,
+}
 
 impl LogReader for OneLog<'_> {
     type Error = String;
 
     fn checkpoint(&self) -> Result<Vec<u8>, String> {
-        self.0.read(Site::Log(self.1), Object::Checkpoint)
+        let object = if self.second.is_some() { Object::Cosigned } else { Object::Checkpoint };
+        self.memory.read(Site::Log(self.log), object)
     }
 
     fn tile(&self, id: TileId) -> Result<Vec<u8>, String> {
-        self.0.read(Site::Log(self.1), Object::Tile(id))
+        self.memory.read(Site::Log(self.log), Object::Tile(id))
     }
 
     fn vkey(&self) -> Result<String, String> {
-        let bytes = self.0.read(Site::Log(self.1), Object::Vkey)?;
+        let bytes = self.memory.read(Site::Log(self.log), Object::Vkey)?;
         Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
     }
 
+    fn cosigning_key(&self) -> Option<VerifierKey> {
+        self.second.clone()
+    }
+
     fn search(&self, leaf: &Hash) -> Result<Search, String> {
-        let bytes = self.0.read(Site::Log(self.1), Object::Search(*leaf))?;
+        let bytes = self.memory.read(Site::Log(self.log), Object::Search(*leaf))?;
         let search = Search::parse(&bytes).ok_or_else(|| "it says nothing".to_owned())?;
         if let Search::At(index) = search {
-            self.0.expect_path(Site::Log(self.1), index);
+            self.memory.expect_path(Site::Log(self.log), index);
         }
         Ok(search)
     }
@@ -450,6 +476,10 @@ impl AnchorReader for Memory {
 
     fn checkpoint(&self, log: LogId) -> Result<Vec<u8>, String> {
         self.read(Site::Log(log), Object::Checkpoint)
+    }
+
+    fn cosigned(&self, log: LogId) -> Result<Vec<u8>, String> {
+        self.read(Site::Log(log), Object::Cosigned)
     }
 
     fn tile(&self, log: LogId, id: TileId) -> Result<Vec<u8>, String> {

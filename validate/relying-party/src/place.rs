@@ -36,13 +36,15 @@ pub enum Site {
     Directory,
 }
 
-/// One object of a log (c2sp.org/tlog-tiles), and Chancery's three beside them.
+/// One object of a log (c2sp.org/tlog-tiles), and Chancery's own beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Object {
     /// The log's verifier key.
     Vkey,
     /// The latest checkpoint.
     Checkpoint,
+    /// The latest checkpoint that both keys of the signer signed.
+    Cosigned,
     /// The signer's own part of the key set.
     KeySet,
     /// Where a directory's entries are.
@@ -55,7 +57,7 @@ pub enum Object {
     Search(Hash),
 }
 
-/// A verifier key is a line.
+/// Verifier keys, one a line; an ML-DSA-44 key has 1.8 kB.
 const MAX_VKEY_BYTES: usize = 4 * 1024;
 /// A checkpoint with the cosignatures of some hundred witnesses.
 const MAX_CHECKPOINT_BYTES: usize = 64 * 1024;
@@ -171,6 +173,7 @@ impl Object {
         match self {
             Self::Vkey => "vkey".to_owned(),
             Self::Checkpoint => "checkpoint".to_owned(),
+            Self::Cosigned => "checkpoint.cosigned".to_owned(),
             Self::KeySet => "keys.jwt".to_owned(),
             Self::Index => "index.json".to_owned(),
             Self::Tile(id) => id.path(),
@@ -182,7 +185,7 @@ impl Object {
     const fn limit(self) -> usize {
         match self {
             Self::Vkey => MAX_VKEY_BYTES,
-            Self::Checkpoint => MAX_CHECKPOINT_BYTES,
+            Self::Checkpoint | Self::Cosigned => MAX_CHECKPOINT_BYTES,
             Self::KeySet => MAX_SIGNED_SET_BYTES,
             Self::Index => MAX_INDEX_BYTES,
             Self::Tile(_) => FULL_TILE_BYTES,
@@ -204,6 +207,9 @@ impl Object {
 
     /// Whether the object changes: then it is not used again for long.
     pub const fn changes(self) -> bool {
-        matches!(self, Self::Checkpoint | Self::KeySet | Self::Index | Self::Search(_))
+        matches!(
+            self,
+            Self::Checkpoint | Self::Cosigned | Self::KeySet | Self::Index | Self::Search(_)
+        )
     }
 }

@@ -64,6 +64,8 @@ const WITNESSING: [&str; 3] = ["witness", "group", "quorum"];
 #[derive(Clone, Debug)]
 pub struct Anchor {
     logs: HashMap<LogId, VerifierKey>,
+    /// Keys that must have signed the checkpoints of such a log too.
+    cosigning: HashMap<LogId, VerifierKey>,
     directories: Vec<VerifierKey>,
     /// Who must have cosigned the directory; `None` if nobody is named.
     witnesses: Option<Policy>,
@@ -79,6 +81,15 @@ pub trait AnchorReader {
     /// # Errors
     /// Whatever kept it from being read; keys announced in the log are then not believed.
     fn checkpoint(&self, log: LogId) -> Result<Vec<u8>, Self::Error>;
+
+    /// A log's latest checkpoint that both of its keys signed (`checkpoint.cosigned`). Asked for instead
+    /// of the other one where the anchor has both keys.
+    ///
+    /// # Errors
+    /// As for [`AnchorReader::checkpoint`].
+    fn cosigned(&self, log: LogId) -> Result<Vec<u8>, Self::Error> {
+        self.checkpoint(log)
+    }
 
     /// A tile of hashes: the partial tile of that width, or the full tile at its place.
     ///
@@ -122,6 +133,12 @@ pub enum AnchorError {
         /// What is wrong with it.
         why: String,
     },
+    /// A cosigning key without the log that it belongs to.
+    #[error(
+        "the anchor has a cosigning key of log `{0}` and not the log's own; write both lines that \
+         `/log/<log id>/vkey` serves"
+    )]
+    CosigningAlone(LogId),
     /// A log that is named twice, perhaps with two names of which one is wrong.
     #[error("line {line} of the anchor names a log that an earlier line names already")]
     Repeated {
@@ -149,6 +166,9 @@ impl Anchor {
     /// with `directory` has a directory's key: it names the logs. Any other key is that of one log: a
     /// signer that is restarted has a new log, whose key has to be taken in.
     ///
+    /// Beside a log's Ed25519 key the anchor may have its ML-DSA-44 key of the same name. Then nothing of
+    /// the log counts that not both signed: what a quantum computer forges, it forges with one of them.
+    ///
     /// Lines that begin with `witness`, `group` and `quorum` say who must have cosigned the directory, as
     /// in c2sp.org/tlog-policy; `log` means `directory` there, so that such a policy is an anchor. Where
     /// witnesses are named, so must the quorum be.
@@ -156,7 +176,7 @@ impl Anchor {
     /// # Errors
     /// What is wrong with the text, and in which line.
     pub fn parse(text: &str) -> Result<Self, AnchorError> {
-        let mut logs = HashMap::new();
+        let (mut logs, mut cosigning) = (HashMap::new(), HashMap::<LogId, VerifierKey>::new());
         let mut directories: Vec<VerifierKey> = Vec::new();
         // Lines keep their numbers, by which a policy's faults are told.
         let mut policy = String::new();
@@ -180,6 +200,12 @@ impl Anchor {
                 line
             };
             let at = index.saturating_add(1);
+            if !is_directory && let Some((id, key)) = cosigning_key(key) {
+                if cosigning.insert(id, key).is_some() {
+                    return Err(AnchorError::Repeated { line: at });
+                }
+                continue;
+            }
             let key = ed25519(key).map_err(|why| AnchorError::Line { line: at, why })?;
             let is_known = match is_directory {
                 true if directories.contains(&key.1) => true,
@@ -198,10 +224,16 @@ impl Anchor {
         }
         let witnesses = has_witnesses.then(|| Policy::parse(policy)).transpose();
         let witnesses = witnesses.map_err(|error| AnchorError::Witnesses(error.to_string()))?;
+        let of_log = |id: &LogId, key: &VerifierKey| {
+            logs.get(id).is_some_and(|log: &VerifierKey| log.name() == key.name())
+        };
+        if let Some((id, _)) = cosigning.iter().find(|(id, key)| !of_log(id, key)) {
+            return Err(AnchorError::CosigningAlone(*id));
+        }
         match (logs.is_empty(), directories.is_empty()) {
             (true, true) => Err(AnchorError::Empty),
             (false, true) if witnesses.is_some() => Err(AnchorError::NothingToWitness),
-            _ => Ok(Self { logs, directories, witnesses }),
+            _ => Ok(Self { logs, cosigning, directories, witnesses }),
         }
     }
 
@@ -215,6 +247,12 @@ impl Anchor {
     #[must_use]
     pub fn names(&self, log: LogId) -> bool {
         self.logs.contains_key(&log)
+    }
+
+    /// The key that must have signed a log's checkpoints beside the log's own, if the anchor has one.
+    #[must_use]
+    pub fn cosigning_key(&self, log: LogId) -> Option<&VerifierKey> {
+        self.cosigning.get(&log)
     }
 
     /// The logs that the anchor itself names, in no order.
@@ -270,7 +308,8 @@ impl Anchor {
         recollection: &mut Recollection,
     ) -> Result<Log, Doubt> {
         if let Some(key) = self.logs.get(&id) {
-            return Ok(Log::open(key, id, now, reader, recollection));
+            let second = self.cosigning_key(id);
+            return Ok(Log::open(key, second, id, now, reader, recollection));
         }
         if self.directories.is_empty() {
             return Err(refuted(format!("log `{id}` is not in the anchor")));
@@ -291,6 +330,14 @@ fn ed25519(vkey: &str) -> Result<(LogId, VerifierKey), String> {
         Some(public) => Ok((LogId::of(public), key)),
         None => Err("it is of another algorithm".to_owned()),
     }
+}
+
+/// The id of the log whose checkpoints an ML-DSA-44 key cosigns, by the end of its name, and the key;
+/// `None` if the text is something else.
+fn cosigning_key(vkey: &str) -> Option<(LogId, VerifierKey)> {
+    let key = VerifierKey::parse(vkey).ok()?;
+    let id = key.name().rsplit('/').next()?.parse().ok()?;
+    (key.key_type() == KeyType::MlDsa44Cosignature).then_some((id, key))
 }
 
 /// Where a key was announced.
@@ -334,15 +381,18 @@ struct Log {
 impl Log {
     fn open(
         key: &VerifierKey,
+        second: Option<&VerifierKey>,
         id: LogId,
         now: u64,
         reader: &impl AnchorReader,
         recollection: &mut Recollection,
     ) -> Self {
         recollection.hear(key, id, now, reader);
-        let checkpoint = match reader.checkpoint(id) {
+        let keys: Vec<_> = std::iter::once(key).chain(second).cloned().collect();
+        let note = if second.is_some() { reader.cosigned(id) } else { reader.checkpoint(id) };
+        let checkpoint = match note {
             Err(error) => Err(unread("checkpoint", &error)),
-            Ok(note) => Checkpoint::open(&note, std::slice::from_ref(key))
+            Ok(note) => Checkpoint::open_by_all(&note, &keys)
                 .map(|(checkpoint, _)| checkpoint)
                 .map_err(|error| {
                     refuted(format!("the checkpoint of log `{id}` is not believed: {error}"))

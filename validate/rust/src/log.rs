@@ -36,7 +36,8 @@ pub trait LogReader {
     /// Why something could not be read.
     type Error: Display;
 
-    /// The log's latest signed checkpoint, a C2SP signed note.
+    /// The log's latest signed checkpoint, a C2SP signed note; where there is a
+    /// [`LogReader::cosigning_key`], the latest that both keys signed (`checkpoint.cosigned`).
     ///
     /// # Errors
     /// Whatever kept it from being read; the verdict is then [`Verdict::Unknown`].
@@ -48,12 +49,19 @@ pub trait LogReader {
     /// As for [`LogReader::checkpoint`].
     fn tile(&self, id: TileId) -> Result<Vec<u8>, Self::Error>;
 
-    /// The log's verifier key, `name+hex+base64` (c2sp.org/signed-note). It is believed only if the
-    /// log id is that of its public key, so it may come from anywhere.
+    /// The log's verifier key, `name+hex+base64` (c2sp.org/signed-note), in the first line. It is believed
+    /// only if the log id is that of its public key, so it may come from anywhere.
     ///
     /// # Errors
     /// As for [`LogReader::checkpoint`].
     fn vkey(&self) -> Result<String, Self::Error>;
+
+    /// A key that must have signed the checkpoint too, from whoever asks and not from whoever serves
+    /// the log: what a trust anchor pins ([`crate::anchor::Anchor::cosigning_key`]). Then nobody can make
+    /// up a history who has broken or stolen one of the two keys.
+    fn cosigning_key(&self) -> Option<VerifierKey> {
+        None
+    }
 
     /// Where the leaf stands, as whoever serves the log says. Asked only for tokens that are found by
     /// digest, after the checkpoint was read.
@@ -250,7 +258,8 @@ fn find(
     let key = log_key(reader, log)?;
 
     let note = reader.checkpoint().map_err(|error| unread("checkpoint", &error))?;
-    let (checkpoint, note) = Checkpoint::open(&note, std::slice::from_ref(&key))
+    let keys: Vec<_> = std::iter::once(key.clone()).chain(reader.cosigning_key()).collect();
+    let (checkpoint, note) = Checkpoint::open_by_all(&note, &keys)
         .map_err(|error| format!("the log's checkpoint is not believed: {error}"))?;
     let index = match address {
         Some(address) => Some(address.index()),
@@ -303,7 +312,7 @@ fn leaf(token: &Validated) -> Result<Hash, String> {
 /// The log's key, which certifies itself: the log id is its hash.
 fn log_key<R: LogReader>(reader: &R, log: LogId) -> Result<VerifierKey, String> {
     let vkey = reader.vkey().map_err(|error| unread("verifier key", &error))?;
-    let key = VerifierKey::parse(&vkey)
+    let key = VerifierKey::parse(vkey.lines().next().unwrap_or_default())
         .map_err(|error| format!("the log's verifier key is not believed: {error}"))?;
     let public = <&[u8; 32]>::try_from(key.public_key()).ok();
     match public {

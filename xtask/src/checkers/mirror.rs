@@ -5,12 +5,14 @@ use anyhow::{Context as _, Result, bail};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Hashes in a full tile.
 const WIDTH: u64 = 256;
 /// One request, on loopback.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The service asks its signer about once a second.
+const COSIGNED_WITHIN: Duration = Duration::from_secs(60);
 /// More than any object of a log has: 256 entries of 64 kB.
 const MAX_ANSWER: u64 = 17_000_000;
 
@@ -34,9 +36,9 @@ impl Mirror {
         Ok(mirror)
     }
 
-    /// Entries under the checkpoint that is published now.
+    /// Entries under the checkpoint that both keys of the signer signed; 0 before there is one.
     pub fn published(&self) -> Result<u64> {
-        size(&self.fetch("checkpoint")?)
+        self.fetch("checkpoint.cosigned").map_or(Ok(0), |note| size(&note))
     }
 
     /// Puts proofs beside the log.
@@ -47,9 +49,17 @@ impl Mirror {
         Ok(())
     }
 
-    /// Takes the present checkpoint and every tile and bundle under it.
+    /// Takes the present checkpoint with both signatures, and every tile and bundle under it.
     pub fn finish(&self) -> Result<()> {
-        let checkpoint = self.fetch("checkpoint")?;
+        let latest = size(&self.fetch("checkpoint")?)?;
+        let started = Instant::now();
+        while self.published()? < latest {
+            if started.elapsed() > COSIGNED_WITHIN {
+                bail!("the signer does not cosign its checkpoint of {latest} entries");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let checkpoint = self.fetch("checkpoint.cosigned")?;
         self.save("checkpoint", &checkpoint)?;
         for path in paths(size(&checkpoint)?) {
             self.save(&path, &self.fetch(&path)?)?;

@@ -1,6 +1,7 @@
 //! `chancery log check`: walks a whole log, every byte of it; a signer's, or the directory, and then
 //! the logs that it names.
 
+pub(super) mod cosigned;
 mod named;
 mod progress;
 mod prune;
@@ -20,6 +21,7 @@ use chancery_tlog::note::VerifierKey;
 use clap::Args;
 use serde_json::json;
 
+use self::cosigned::Cosigned;
 use self::progress::grouped;
 pub(super) use self::prune::{PruneArgs, run as prune};
 use self::resume::Resume;
@@ -151,7 +153,7 @@ pub fn check(args: &CheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
-    let Agreement { checkpoint, story, before } = agreement;
+    let Agreement { checkpoint, story, before, cosigned } = agreement;
     if story.directory.size() > 0 {
         return named::tell_directory(agreement, json);
     }
@@ -166,6 +168,7 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
             "voids": story.voids,
             "compromised": story.fallen().len(),
             "pruned_below": story.pruned,
+            "cosigned": cosigned,
             "checked_before": before,
         });
         say(&document.to_string())?;
@@ -176,9 +179,13 @@ fn tell(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
         0 => String::new(),
         below => format!(", PRUNED: of the entries below {below} only the hashes are there"),
     };
+    let both = match cosigned {
+        Some(size) => format!(", the first {size} under both of its keys"),
+        None => String::new(),
+    };
     say(&format!(
         "{}: {} entries agree with the signed checkpoint ({} tokens, {} keys, {} voids, \
-         {} compromised){pruned}{earlier}",
+         {} compromised){pruned}{both}{earlier}",
         checkpoint.origin,
         checkpoint.size,
         story.tokens,
@@ -231,8 +238,9 @@ fn walk(
     interrupted: &AtomicBool,
 ) -> Result<Agreement, CheckError> {
     let reader = Reader::new(objects);
-    let vkey = parse_vkey(&reader.first("vkey")?, begin.named);
-    let (vkey, kind) = vkey.map_err(CheckError::disagrees)?;
+    let vkeys = reader.first("vkey")?;
+    let (vkey, kind) = parse_vkey(&vkeys, begin.named).map_err(CheckError::disagrees)?;
+    let cosigned = Cosigned::read(objects, &vkeys, &vkey)?;
     let mut check = Check::begin(reader, &vkey, kind, begin.resume, interrupted)?;
     check.expect(begin.claims)?;
     if begin.collects {
@@ -241,17 +249,19 @@ fn walk(
     if begin.may_be_pruned {
         check.allow_pruned();
     }
-    check.run()
+    let mut agreement = check.run()?;
+    agreement.cosigned = cosigned.check(&mut check, &agreement)?;
+    Ok(agreement)
 }
 
-/// The log's key, spelt the one way that it can be, and what the log is about: the name of a signer's
+/// The log's key, in the first line, spelt the one way that it can be, and what the log is about: the name of a signer's
 /// key ends in its own log id, that of a directory's in no log id.
 pub(super) fn parse_vkey(
     bytes: &[u8],
     named: Option<LogId>,
 ) -> Result<(VerifierKey, Kind), String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("vkey: {e}"))?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
+    let text = text.split_once('\n').map_or(text, |(first, _)| first);
     let vkey = VerifierKey::parse(text).map_err(|e| format!("vkey: {e}"))?;
     if vkey.to_string() != text {
         return Err("vkey: it is not spelt as it should be".into());

@@ -112,7 +112,8 @@ fn address(jti: &str) -> Option<(LogId, u64)> {
 /// The verifier key of a log, which certifies itself.
 fn key_of(place: &Place, log: LogId) -> anyhow::Result<VerifierKey> {
     let vkey = String::from_utf8(place.read("vkey")?)?;
-    let vkey = VerifierKey::parse(vkey.trim_end())?;
+    // The first line; a second one has the key that cosigns.
+    let vkey = VerifierKey::parse(vkey.lines().next().unwrap_or_default())?;
     let public: Result<[u8; 32], _> = vkey.public_key().try_into();
     if !public.is_ok_and(|p| LogId::of(&p) == log) {
         anyhow::bail!("the server's verifier key is not that of log `{log}`");

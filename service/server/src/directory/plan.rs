@@ -27,6 +27,8 @@ pub(super) struct Seen {
 pub(super) struct Genesis {
     pub leaf: Hash,
     pub predecessor: Option<LogId>,
+    /// The key that cosigns the log's checkpoints.
+    pub cosigning_key: Option<VerifierKey>,
 }
 
 /// What is to be written.
@@ -54,7 +56,10 @@ pub(super) fn plan(reading: &Reading, seen: &[Seen], living: Option<LogId>) -> P
         if let (None, Some(genesis)) = (reading.log(log.id), &log.genesis) {
             plan.add(DirectoryEntry::Genesis(LogGenesis {
                 log: *log.id.as_bytes(),
-                vkeys: vec![log.key.to_string()],
+                vkeys: std::iter::once(&log.key)
+                    .chain(&genesis.cosigning_key)
+                    .map(VerifierKey::to_string)
+                    .collect(),
                 genesis_leaf: genesis.leaf.0,
                 predecessor: genesis.predecessor.map(|p| *p.as_bytes()),
             }));

@@ -76,6 +76,7 @@ pub fn successor(seed: u8, of: &TestLog, at: usize) -> TestLog {
         policy_digest: [1; 32],
         evidence_digest: None,
         predecessor: Some(predecessor),
+        cosigning_key: None,
     });
     let fall = |i: u64| {
         let reason = "a test".to_owned();

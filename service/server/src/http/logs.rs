@@ -25,6 +25,21 @@ pub async fn checkpoint(State(app): State<App>, Path(log): Path<String>) -> Resp
     }
 }
 
+/// `checkpoint.cosigned`: the latest one that both keys of the signer signed.
+pub async fn cosigned(State(app): State<App>, Path(log): Path<String>) -> Response {
+    let log = match open(&app, &log).await {
+        Ok(log) => log,
+        Err(response) => return response,
+    };
+    match log.cosigned() {
+        Some(note) => text(note.to_string(), "text/plain; charset=utf-8"),
+        None => {
+            let detail = "no checkpoint is cosigned yet; it takes about a second";
+            errors::problem(StatusCode::NOT_FOUND, "not_cosigned", detail)
+        }
+    }
+}
+
 /// `tile/...`: hash tiles and entry bundles.
 pub async fn tile(State(app): State<App>, Path((log, path)): Path<(String, String)>) -> Response {
     let tile = match TilePath::parse(&format!("tile/{path}")) {
@@ -88,11 +103,12 @@ pub async fn pruned(State(app): State<App>, Path(log): Path<String>) -> Response
     }
 }
 
-/// `vkey`: the verifier key; believe it only if the log id is its hash.
+/// `vkey`: the verifier keys, one a line. Believe the first only if the log id is its hash, the second,
+/// which cosigns, only if the directory, the genesis entry or evidence says so.
 pub async fn vkey(State(app): State<App>, Path(log): Path<String>) -> Response {
     match open(&app, &log).await {
         Err(response) => response,
-        Ok(log) => text(format!("{}\n", log.vkey()), "text/plain; charset=utf-8"),
+        Ok(log) => text(log.vkeys(), "text/plain; charset=utf-8"),
     }
 }
 

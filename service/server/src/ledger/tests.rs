@@ -46,6 +46,7 @@ fn genesis_and_the_latest_policy_are_remembered() {
         policy_digest: [1; 32],
         evidence_digest: None,
         predecessor: None,
+        cosigning_key: None,
     };
     let ledger = ledger(vec![
         Entry::Genesis(genesis.clone()),

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use chancery_entry::Genesis;
 use chancery_tlog::{EntriesTileId, TILE_WIDTH, TileBuilder};
 use tokio::task::JoinSet;
 
+use super::cosigned::{COSIGNED, key_of, lines};
 use super::load::SUMMARY;
 use super::{Extension, Log, LogError, Tail, read, write};
 use crate::ledger::{Ledger, Summary};
@@ -34,6 +36,9 @@ pub(super) struct Published {
     /// The two objects that change.
     pub(super) checkpoint: Mutable,
     pub(super) keys: Mutable,
+    /// The size of the stored checkpoint that both keys signed, and whether the latest one is that.
+    cosigned: u64,
+    latest_is_cosigned: bool,
     named: bool,
     /// Full tiles and bundles that were written since then; a retry need not write them again.
     written: BTreeSet<String>,
@@ -62,6 +67,8 @@ impl Published {
             keys_jwt: None,
             checkpoint: Mutable::new(format!("{prefix}/checkpoint")),
             keys: Mutable::new(format!("{prefix}/keys.jwt")),
+            cosigned: 0,
+            latest_is_cosigned: false,
             named: false,
             written: BTreeSet::new(),
             partials: BTreeSet::new(),
@@ -86,6 +93,9 @@ struct Snapshot {
     staged: Vec<(String, Bytes)>,
     partials: Vec<(String, Bytes)>,
     keys_jwt: Option<Arc<str>>,
+    /// The latest checkpoint that both keys signed.
+    cosigned: Option<(u64, Arc<str>)>,
+    genesis: Option<Genesis>,
     /// The ledger, when its summary is to be written.
     ledger: Option<Ledger>,
 }
@@ -104,6 +114,7 @@ impl Log {
         let keys_jwt =
             snapshot.keys_jwt.as_ref().filter(|k| Some(*k) != published.keys_jwt.as_ref()).cloned();
         if !grew && keys_jwt.is_none() {
+            self.store_cosigned(&mut published, &snapshot).await?;
             self.store_summary(&mut published, &snapshot).await;
             self.forget_written(&mut published, &snapshot);
             self.delete_stale(&mut published).await;
@@ -117,6 +128,7 @@ impl Log {
             published.keys.write(&self.store, bytes).await?;
             published.keys_jwt = Some(keys_jwt);
         }
+        self.store_cosigned(&mut published, &snapshot).await?;
         // From here on nothing of the snapshot is needed in memory or in the write-ahead log.
         self.store_summary(&mut published, &snapshot).await;
         self.forget_written(&mut published, &snapshot);
@@ -220,6 +232,29 @@ impl Log {
         let checkpoint = Bytes::from(snapshot.checkpoint.to_string());
         published.checkpoint.write(&self.store, checkpoint).await?;
         published.size = snapshot.size;
+        let cosigned = snapshot.cosigned.as_ref().map(|(size, _)| *size);
+        published.latest_is_cosigned = cosigned == Some(snapshot.size);
+        Ok(())
+    }
+
+    /// After step 3: the checkpoint that both keys signed, if there is a later one than in the store,
+    /// in place of the same checkpoint with one signature, and beside it.
+    async fn store_cosigned(
+        &self,
+        published: &mut Published,
+        snapshot: &Snapshot,
+    ) -> Result<(), LogError> {
+        let Some((size, note)) = &snapshot.cosigned else { return Ok(()) };
+        if *size <= published.cosigned || *size > published.size {
+            return Ok(());
+        }
+        let note = Bytes::from(note.to_string());
+        if *size == published.size && !published.latest_is_cosigned {
+            published.checkpoint.write(&self.store, note.clone()).await?;
+            published.latest_is_cosigned = true;
+        }
+        self.store.put(&self.path_of(COSIGNED), note).await?;
+        published.cosigned = *size;
         Ok(())
     }
 
@@ -238,8 +273,9 @@ impl Log {
         snapshot: &Snapshot,
     ) -> Result<(), LogError> {
         if !published.named {
-            let vkey = Bytes::from(format!("{}\n", self.vkey));
-            self.store.create_durably(&self.path_of("vkey"), vkey).await?;
+            let cosigning = snapshot.genesis.as_ref().and_then(|g| key_of(g, &self.vkey));
+            let vkeys = Bytes::from(lines(&self.vkey, cosigning.as_ref()));
+            self.store.create_durably(&self.path_of("vkey"), vkeys).await?;
             published.named = true;
         }
         let written = &published.written;
@@ -331,10 +367,12 @@ impl Tail {
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             size: self.size,
-            checkpoint: self.checkpoint.clone(),
+            checkpoint: self.best_checkpoint(),
             staged: self.staged.iter().map(|(p, b)| (p.clone(), b.clone())).collect(),
             partials: partials(&self.builder, self.size, &self.bundle),
             keys_jwt: self.keys_jwt.clone(),
+            cosigned: self.cosigned.clone(),
+            genesis: self.ledger.genesis.clone(),
             ledger: None,
         }
     }
@@ -353,6 +391,7 @@ impl Tail {
         }
         snapshot.size = size;
         snapshot.checkpoint = extension.checkpoint.clone();
+        snapshot.genesis = self.genesis_with(extension);
         snapshot.partials = partials(&extension.builder, size, &bundle);
         snapshot
     }

@@ -1,10 +1,12 @@
 //! The logs under every fault of their store.
 
+pub(crate) mod cosigned;
 mod faults;
 mod reads;
 mod summaries;
 pub(crate) mod support;
 
+use super::all::MAX_OPEN_LOGS;
 use chancery_tlog::note::VerifierKey;
 use proptest::prelude::*;
 

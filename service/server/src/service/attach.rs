@@ -62,6 +62,8 @@ impl Service {
         } else {
             self.resume_log(&mut connection, &welcome, id, wal)?
         };
+        // Before any token: who demands both signatures finds the first keys announced under both.
+        self.cosign_first(&mut connection, &log)?;
         // Last, so that a crash in between leaves them to be named as predecessors.
         self.close_dead_logs(id);
         if let Some(directory) = &self.directory {

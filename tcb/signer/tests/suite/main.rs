@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod cosigned;
 mod hostile_service;
 mod keys_and_policy;
 mod kubernetes;

@@ -359,3 +359,36 @@ fn anchors_are_read_strictly() {
     let text = Anchor::parse("x").unwrap_err().to_string();
     assert!(text.starts_with("line 1 of the anchor is not an Ed25519 verifier key"), "{text}");
 }
+
+#[test]
+fn an_anchor_with_both_keys_of_a_log_believes_what_both_signed() {
+    let mut signer = Signer::new();
+    let public = <[u8; 32]>::try_from(signer.identity.public().raw()).unwrap();
+    let origin = format!("log.example/{}", signer.id);
+    signer.name = VerifierKey::new_ed25519(&origin, &public).unwrap();
+    let second = SigningKey::generate(Algorithm::MlDsa44, RsaBits::B2048).unwrap();
+    let public = second.public().raw().try_into().unwrap();
+    let key = VerifierKey::new_ml_dsa_44_cosigner(&origin, public).unwrap();
+    let both = Anchor::parse(&format!("{}\n{key}\n", signer.name)).unwrap();
+    assert_eq!(both.cosigning_key(signer.id), Some(&key));
+
+    let draft = signer.draft();
+    assert_eq!(signer.served().believes(&signer.anchor(), &draft), Ok(()));
+    let (code, detail) = signer.served().believes(&both, &draft).unwrap_err();
+    assert_eq!(code, RejectionCode::KeyNotAnnounced);
+    assert!(detail.contains("did not sign the checkpoint"), "{detail}");
+    let note = AnchorReader::checkpoint(&signer.served(), signer.id).unwrap();
+    let note = String::from_utf8(note).unwrap();
+    let text = chancery_tlog::note::Note::parse(note.as_bytes()).unwrap().text;
+    let sign = |message: &[u8]| second.sign(message).unwrap();
+    let cosigned = Checkpoint::parse(&text).unwrap().cosign(&note, &key, 0, sign).unwrap();
+    assert_eq!(signer.served().with("checkpoint", cosigned).believes(&both, &draft), Ok(()));
+
+    let alone = Anchor::parse(&format!("{key}\n")).unwrap_err();
+    assert_eq!(alone, AnchorError::CosigningAlone(signer.id));
+    let elsewhere = VerifierKey::new_ml_dsa_44_cosigner(&format!("b/{}", signer.id), public);
+    let other_name = format!("{}\n{}\n", signer.name, elsewhere.unwrap());
+    assert_eq!(Anchor::parse(&other_name).unwrap_err(), AnchorError::CosigningAlone(signer.id));
+    let twice = format!("{}\n{key}\n{key}\n", signer.name);
+    assert_eq!(Anchor::parse(&twice).unwrap_err(), AnchorError::Repeated { line: 3 });
+}

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use chancery_entry::{Entry, TokenEntry};
-use chancery_tlog::note::VerifierKey;
+use chancery_tlog::note::{Note, VerifierKey};
 use chancery_tlog::{Checkpoint, Hash, LogId, TileBuilder, TileId, leaf_hash};
 use chancery_token::{Algorithm, RsaBits, SigningKey};
 use chancery_validate::log::{LogPolicy, LogReader, Search, Verdict, apply, judge, look_up};
@@ -26,6 +26,8 @@ struct MemoryLog {
     checkpoint: Vec<u8>,
     tiles: BTreeMap<String, Vec<u8>>,
     fails: Option<&'static str>,
+    /// The key that must have signed too.
+    second: Option<VerifierKey>,
     /// What is said about every leaf, if not what is true.
     says: Option<Search>,
     read: RefCell<Vec<TileId>>,
@@ -60,6 +62,7 @@ impl Identity {
             checkpoint: note.into_bytes(),
             tiles,
             fails: None,
+            second: None,
             says: None,
             read: RefCell::default(),
         }
@@ -108,6 +111,10 @@ impl LogReader for MemoryLog {
 
     fn vkey(&self) -> Result<String, String> {
         self.fail("vkey").map(|()| self.vkey.clone())
+    }
+
+    fn cosigning_key(&self) -> Option<VerifierKey> {
+        self.second.clone()
     }
 
     fn search(&self, leaf: &Hash) -> Result<Search, String> {
@@ -508,4 +515,42 @@ proptest! {
             same => prop_assert_eq!(same, honest),
         }
     }
+}
+
+/// Who broke or stole the Ed25519 key can sign any checkpoint with it; one that has not the second
+/// signature says nothing to whoever knows the second key.
+#[test]
+fn a_history_under_one_of_two_keys_is_not_believed() {
+    let identity = Identity::new();
+    let second = SigningKey::generate(Algorithm::MlDsa44, RsaBits::B2048).unwrap();
+    let public = second.public().raw().try_into().unwrap();
+    let second_name = VerifierKey::new_ml_dsa_44_cosigner("log.example/a", public).unwrap();
+    let (token, mut log) = logged(&identity, 2, 300);
+    log.vkey = format!("{}\n{second_name}\n", identity.name);
+    log.second = Some(second_name.clone());
+    let stripped = String::from_utf8(log.checkpoint.clone()).unwrap();
+    let said = why(log.ask(&token));
+    assert!(said.contains("type `0x06` named `log.example/a` did not sign"), "{said}");
+
+    let text = Note::parse(stripped.as_bytes()).unwrap().text;
+    let checkpoint = Checkpoint::parse(&text).unwrap();
+    let sign = |message: &[u8]| second.sign(message).unwrap();
+    let cosigned = checkpoint.cosign(&stripped, &second_name, 0, sign).unwrap();
+    log.checkpoint = cosigned.clone().into_bytes();
+    assert_eq!(log.ask(&token), Verdict::InLog { index: 2 });
+
+    // Both signatures, each over another tree.
+    let (_, shorter) = logged(&identity, 2, 299);
+    let other = String::from_utf8(shorter.checkpoint).unwrap();
+    let mut mixed = Note::parse(other.as_bytes()).unwrap();
+    mixed.insert(Note::parse(cosigned.as_bytes()).unwrap().signatures[1].clone()).unwrap();
+    log.checkpoint = mixed.encode().into_bytes();
+    let said = why(log.ask(&token));
+    assert!(said.contains("does not verify"), "{said}");
+    // The second signature alone.
+    let mut alone = Note::parse(cosigned.as_bytes()).unwrap();
+    alone.signatures.remove(0);
+    log.checkpoint = alone.encode().into_bytes();
+    let said = why(log.ask(&token));
+    assert!(said.contains("type `0x01` named `log.example/a` did not sign"), "{said}");
 }

@@ -17,7 +17,7 @@ const DIRECTORY: &str = "directory";
 
 /// Tells what a directory says.
 pub(super) fn tell_directory(agreement: &Agreement, json: bool) -> anyhow::Result<()> {
-    let Agreement { checkpoint, story, before } = agreement;
+    let Agreement { checkpoint, story, before, .. } = agreement;
     let directory = &story.directory;
     let closed = directory.logs().filter(|(_, named)| named.closing().is_some()).count();
     let open = directory.logs().count().saturating_sub(closed);

@@ -65,6 +65,8 @@ pub(in crate::cli) struct Story {
     /// Entries from the first on that were pruned: what they said is not known, nor whether those
     /// after them agree with it.
     pub pruned: u64,
+    /// The signer's second identity key, as the genesis states it.
+    pub cosigning_key: Option<Vec<u8>>,
     /// What the service stated of its audit; not kept in resume files.
     pub audits: Vec<AuditSegment>,
 }
@@ -237,7 +239,8 @@ impl Story {
             }
             Entry::Imported(said) => self.import(said),
             Entry::AuditSegment(a) => self.audits.push(a.clone()),
-            Entry::Genesis(_) | Entry::Policy(_) => {}
+            Entry::Genesis(genesis) => self.cosigning_key.clone_from(&genesis.cosigning_key),
+            Entry::Policy(_) => {}
         }
         Ok(())
     }
@@ -272,6 +275,8 @@ pub(super) struct StoryText {
     /// Entries of a directory that still say something, with their places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     directory: Vec<(u64, String)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cosigning_key: Option<String>,
 }
 
 impl From<&Story> for StoryText {
@@ -287,6 +292,7 @@ impl From<&Story> for StoryText {
             fallen: story.fallen.iter().map(|kid| b64::encode(kid)).collect(),
             imports: story.imports.clone(),
             keys: keys.collect(),
+            cosigning_key: story.cosigning_key.as_deref().map(b64::encode),
         }
     }
 }
@@ -313,6 +319,7 @@ impl StoryText {
             fallen: self.fallen.iter().map(id).collect::<Option<_>>()?,
             imports: self.imports,
             pruned: self.pruned,
+            cosigning_key: self.cosigning_key.map(|key| b64::decode(&key)).transpose().ok()?,
             audits: Vec::new(),
         })
     }

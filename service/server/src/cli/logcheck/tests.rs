@@ -1,5 +1,6 @@
 //! The walk over small logs in memory: every object once, every byte, and logs that change meanwhile.
 
+mod cosigned;
 mod directory;
 mod prune;
 
@@ -68,6 +69,7 @@ fn entries(size: u64) -> Vec<Entry> {
             policy_digest: [1; 32],
             evidence_digest: None,
             predecessor: None,
+            cosigning_key: None,
         }),
         1 => Entry::Announcement(announcement.clone()),
         i if i % 90 == 89 => Entry::Narrowing(Narrowing { kid, signs_until: (1 << 40) - i }),

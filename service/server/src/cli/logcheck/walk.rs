@@ -85,6 +85,9 @@ pub(in crate::cli) struct Agreement {
     pub story: Story,
     /// Entries that an earlier run had checked.
     pub before: u64,
+    /// Entries under the latest checkpoint that both keys signed; `None` where the log has one key, or
+    /// that was not looked at.
+    pub cosigned: Option<u64>,
 }
 
 impl Walk {
@@ -196,6 +199,11 @@ impl<'a> Check<'a> {
         self.may_be_pruned = self.kind == Kind::Signer;
     }
 
+    /// The latest checkpoint, a note that the log's key signed.
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+
     /// Has the walk collect the checkpoints that a directory holds.
     pub fn collect(&mut self) {
         self.walk.story.heads = Some(BTreeMap::new());
@@ -256,7 +264,7 @@ impl<'a> Check<'a> {
         match result {
             Ok(story) => {
                 self.save()?;
-                Ok(Agreement { checkpoint: self.checkpoint.clone(), story, before })
+                Ok(Agreement { checkpoint: self.checkpoint.clone(), story, before, cosigned: None })
             }
             Err(no @ CheckError::Disagrees { .. }) => Err(no),
             Err(other) => {

@@ -15,6 +15,7 @@ use super::memory::Memory;
 use super::report::{Report, Round, Violation};
 use super::served::{Announced, Suspicion, certain, confirmed, open_signed_set, violation};
 use crate::cli::fetch::Place;
+use crate::cli::logcheck::cosigned::Cosigned;
 use crate::cli::logcheck::source::Reader;
 use crate::cli::logcheck::story::{Kind, Story};
 use crate::cli::logcheck::walk::{Agreement, Check, Claim, open};
@@ -42,6 +43,8 @@ pub struct Follower {
 /// A log as far as it was followed in this run.
 struct Followed {
     vkey: VerifierKey,
+    /// The verifier keys as they were served, one a line.
+    vkeys: Vec<u8>,
     size: u64,
     root: Hash,
     story: Story,
@@ -299,21 +302,24 @@ impl Follower {
         let vanished = |what: &str| {
             Trouble::Violation(violation("log_vanished", &about, format!("`{what}` is gone")))
         };
-        let vkey = match known {
-            Some(log) => log.vkey.clone(),
+        let (vkey, vkeys) = match known {
+            Some(log) => (log.vkey.clone(), log.vkeys.clone()),
             None => {
                 let text = place.read_if_there("vkey").map_err(unreadable)?;
                 let text = text.ok_or_else(|| vanished("vkey"))?;
                 let key = parse_vkey(&text, Some(id));
-                key.map_err(|why| Trouble::Violation(violation("log_disagrees", &about, why)))?.0
+                let wrong = |why| Trouble::Violation(violation("log_disagrees", &about, why));
+                (key.map_err(wrong)?.0, text)
             }
         };
+        let of = |e| trouble(&about, e);
+        let cosigned = Cosigned::read(&place, &vkeys, &vkey).map_err(of)?;
+        self.check_anchored(id, &cosigned)?;
         let Some(note) = place.read_if_there("checkpoint").map_err(unreadable)? else {
             let was_there = known.is_some() || self.memory.logs().contains(&id);
             // A signer may be named a moment before its log is published.
             return if was_there { Err(vanished("checkpoint")) } else { Ok(None) };
         };
-        let of = |e| trouble(&about, e);
         let (checkpoint, _) = open(&note, &vkey).map_err(of)?;
         self.check_end(id, checkpoint.size)?;
         let head = self.directory().log(id).and_then(|named| named.latest());
@@ -341,8 +347,26 @@ impl Follower {
         for claim in &claims {
             check.extends(claim).map_err(of)?;
         }
+        cosigned.check(&mut check, &agreement).map_err(of)?;
         drop(check);
-        Ok(Some(Followed::at(vkey, agreement, head)))
+        Ok(Some(Followed { vkeys, ..Followed::at(vkey, agreement, head) }))
+    }
+
+    /// A log whose second key the anchor has must show that key, and what it signed.
+    fn check_anchored(&self, id: LogId, cosigned: &Cosigned) -> Result<(), Trouble> {
+        let pinned = self.anchor.as_ref().and_then(|anchor| anchor.cosigning_key(id));
+        match pinned {
+            Some(key) if cosigned.key() != Some(key) => {
+                let detail = "its second key is not the anchor's".to_owned();
+                let found = violation("log_disagrees", &format!("log {id}"), detail);
+                Err(Trouble::Violation(found))
+            }
+            Some(_) if !cosigned.is_there() => {
+                let why = "no checkpoint has the second signature that the anchor demands";
+                Err(Trouble::Unreadable(why.to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// That a log that was closed has not grown.
@@ -423,7 +447,14 @@ impl Follower {
 impl Followed {
     fn at(vkey: VerifierKey, agreement: Agreement, claimed: Option<(u64, Hash)>) -> Self {
         let Agreement { checkpoint, story, .. } = agreement;
-        Self { vkey, size: checkpoint.size, root: checkpoint.root, story, claimed }
+        Self {
+            vkey,
+            vkeys: Vec::new(),
+            size: checkpoint.size,
+            root: checkpoint.root,
+            story,
+            claimed,
+        }
     }
 
     fn is_at(&self, checkpoint: &Checkpoint) -> bool {

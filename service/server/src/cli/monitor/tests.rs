@@ -140,6 +140,7 @@ fn genesis() -> Entry {
         policy_digest: [1; 32],
         evidence_digest: None,
         predecessor: None,
+        cosigning_key: None,
     })
 }
 

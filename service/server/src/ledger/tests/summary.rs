@@ -44,6 +44,7 @@ fn entry() -> impl Strategy<Value = Entry> {
             policy_digest: [1; 32],
             evidence_digest: None,
             predecessor: None,
+            cosigning_key: None,
         })
     });
     let version = any::<u64>();

@@ -178,6 +178,7 @@ fn entry(index: u64, fork: u64) -> Vec<u8> {
             policy_digest: [1; 32],
             evidence_digest: None,
             predecessor: None,
+            cosigning_key: None,
         }),
         1 => Entry::Announcement(Announcement {
             realm: "r".into(),
