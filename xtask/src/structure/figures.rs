@@ -76,6 +76,7 @@ fn unsafe_blocks(file: &File) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tree;
     use super::*;
 
     const PAGE: &str = "# A\n## The signer's size\n\n| figure | at most |\n|---|---|\n\
@@ -95,12 +96,12 @@ mod tests {
     fn comments_and_tests_are_no_code() {
         let text = "//! Doc.\n\nfn a() {\n    // SAFETY: none\n    unsafe { b() }\n}\n\n\
             #[cfg(test)]\nmod tests {\n    fn t() { unsafe { b() } }\n}\n";
-        let file = File { path: "tcb/x/src/a.rs".into(), text: text.into() };
+        let file = tree::file("tcb/x/src/a.rs", text);
         assert_eq!(code_lines(&file), 3);
         assert_eq!(unsafe_blocks(&file), 1);
         let table = "## The signer's size\n| lines of own code | 3 |\n| `unsafe` blocks | 0 |\n\
             | crates from outside | 0 |\n";
-        let elsewhere = File { path: "service/src/a.rs".into(), text: text.into() };
+        let elsewhere = tree::file("service/src/a.rs", text);
         let findings = check(&[file, elsewhere], "", table);
         assert_eq!(findings.len(), 1, "{findings:?}");
     }
