@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let policy = Policy::parse(data).expect("it is a policy");
     assert_eq!(policy.realms().count(), document.realms.len());
     for realm in &document.realms {
-        assert!(realm.schedule.live_keys() <= MAX_LIVE_KEYS);
+        assert!(realm.schedule.live_keys(realm.early_s()) <= MAX_LIVE_KEYS);
         assert!(realm.schedule.key_set_max_age_s() < realm.schedule.publish_lead_s);
     }
     let again = document.to_json().expect("what was read can be written");

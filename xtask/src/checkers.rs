@@ -28,6 +28,8 @@ const EARLY_TOKENS: usize = 40;
 const LATER_TOKENS: usize = 5;
 /// A full tile of level 1 covers 65,536 entries; then there is a level 2.
 const LONG_LOG: &str = "66001";
+/// What four bytes take, the last character of which holds bits of the next byte, too.
+const KEY_ID_CHARS: usize = 6;
 /// Bits that are flipped in an object; in those of the long log, which take long to check, fewer.
 const FLIPS: usize = 48;
 const FLIPS_OF_LONG: usize = 3;
@@ -143,14 +145,14 @@ fn examine(checker: &Checker, log: &Log) -> Result<Examination> {
 }
 
 /// Which bytes of an object are tried: the ends, and some between. A signature by a key that a checker
-/// does not know says nothing to it.
+/// does not know says nothing to it, and one that names another key is such a signature.
 fn positions(path: &str, bytes: &[u8], count: usize, knows_long: bool) -> Vec<usize> {
     let is_note = !path.starts_with("tile/");
     let silent = |at: usize| {
         is_note
-            && !knows_long
-            && lines(bytes).any(|(from, line)| {
-                line.len() > LONG_LINE && (from..=from + line.len()).contains(&at)
+            && lines(bytes).filter(|(_, line)| line.len() > LONG_LINE).any(|(from, line)| {
+                let said = if knows_long { names_key(line) } else { line.len() };
+                (from..=from + said).contains(&at)
             })
     };
     let last = bytes.len().saturating_sub(1);
@@ -159,6 +161,12 @@ fn positions(path: &str, bytes: &[u8], count: usize, knows_long: bool) -> Vec<us
     positions.dedup();
     positions.retain(|at| !silent(*at) && *at < bytes.len());
     positions
+}
+
+/// How much of a signature line says whose it is: the name, and the key ID that the Base64 begins with.
+fn names_key(line: &[u8]) -> usize {
+    let base64 = line.iter().rposition(|byte| *byte == b' ').map_or(0, |space| space + 1);
+    base64 + KEY_ID_CHARS
 }
 
 /// Lines, and where each begins.

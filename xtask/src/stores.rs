@@ -41,8 +41,8 @@ pub fn recipe(root: &Path, arguments: &[String]) -> Result<Outcome> {
     run(&mut cargo(root, &["build", "--bin", "chancery-signer"]))?;
     let folder = TempFolder::new("stores")?;
     let s3 = Emulator::start("moto", folder.path(), |port| {
-        let mut command = Command::new(moto.join("bin/moto_server"));
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        let mut command = Command::new(moto.join("bin/python"));
+        command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port.to_string()]);
         command
     })?;
     let azure = Emulator::start("azurite", folder.path(), |port| {
