@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chancery_policy::RealmDocument;
 use chancery_signer_api::{FaultCode, LoadPolicy, Request, Response, Welcome};
@@ -46,6 +46,9 @@ use self::witnessing::Shown;
 
 /// How often committed entries go to the store.
 pub const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// How long a reload waits for the commit that puts it in force: less than whoever asked waits.
+const IN_FORCE_WITHIN: Duration = Duration::from_secs(10);
+const IN_FORCE_POLL: Duration = Duration::from_millis(20);
 /// Wait before a failed attempt to reach a signer is repeated; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 /// The longest such wait: a signer that is back is found within this time.
@@ -495,7 +498,8 @@ impl Service {
         realm.schedule.max_lifetime_s.min(lowest.unwrap_or(u64::MAX))
     }
 
-    /// Takes over realms, clients and grants of a changed configuration without losing keys.
+    /// Takes over realms, clients and grants of a changed configuration without losing keys. Answers
+    /// when the signer decides by it, or why not.
     ///
     /// # Errors
     /// [`ServiceError`] when the new version cannot be stored.
@@ -520,7 +524,7 @@ impl Service {
         let version = policies::settle(&self.store, &config).await?;
         let number = version.document.version;
         if number == self.policy().document.version {
-            return Ok(Ok(number));
+            return Ok(self.await_policy(number).await);
         }
         let load = LoadPolicy { policy: version.bytes.to_vec().into() };
         match self.issuer.call(Request::LoadPolicy(load)).await {
@@ -531,12 +535,33 @@ impl Service {
                     info.policy_version = loaded.version;
                     info.policy_digest = hex(&*loaded.digest);
                 }
-                Ok(Ok(number))
+                Ok(self.await_policy(number).await)
             }
             Ok(Response::Fault(fault)) => Ok(Err(fault.detail)),
             Ok(_) => Ok(Err("the signer answered out of step".into())),
             Err(e) => Ok(Err(e.to_string())),
         }
+    }
+
+    /// Waits until the signer decides by this version: it was accepted, and is in force once its entry
+    /// is committed, with a frame that goes within a second.
+    async fn await_policy(&self, number: u64) -> Result<u64, String> {
+        let begun = Instant::now();
+        while begun.elapsed() < IN_FORCE_WITHIN {
+            match self.issuer.call(Request::Status).await {
+                Ok(Response::Status(status)) if status.policy_version >= number => {
+                    return Ok(number);
+                }
+                Ok(Response::Status(_)) => tokio::time::sleep(IN_FORCE_POLL).await,
+                Ok(_) => return Err("the signer answered out of step".into()),
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        Err(format!(
+            "policy version `{number}` is accepted and comes into force with the next commit, which \
+             did not come within {} s; `/readyz` says why",
+            IN_FORCE_WITHIN.as_secs()
+        ))
     }
 
     /// Publishes what is committed, about once a second; a failing store is tried again. Returns

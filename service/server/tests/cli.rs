@@ -355,8 +355,11 @@ fn prove_proves_what_is_there_and_nothing_else() {
         assert!(err(&absent).contains("not among its first"), "{}", err(&absent));
         assert!(err(&absent).contains("no log that was searched"), "{}", err(&absent));
     }
-    let stranger = ["prove", "--url", &url, "--log", "AAAAAAAAAAAAAAAAAAAAAA", &foreign];
-    assert_code(&lab.run_plain(&stranger), 2);
+    for stranger in ["AAAAAAAAAAAAAAAAAAAAAA", "-AAAAAAAAAAAAAAAAAAAAA"] {
+        let asked = lab.run_plain(&["prove", "--url", &url, "--log", stranger, &foreign]);
+        assert_code(&asked, 2);
+        assert!(!err(&asked).contains("unexpected argument"), "{}", err(&asked));
+    }
     for nonsense in ["", "a.b.c", "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"] {
         assert_code(&lab.run_plain(&["prove", "--url", &url, nonsense]), 2);
     }

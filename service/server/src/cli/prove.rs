@@ -35,7 +35,8 @@ pub struct ProveArgs {
     data: PathBuf,
     /// The log to look in for a token that names none, as Kubernetes' tokens do (default: those in
     /// /signers whose signer has the token's key)
-    #[arg(long, value_name = "LOG_ID")]
+    // One in 64 begins with a hyphen.
+    #[arg(long, value_name = "LOG_ID", allow_hyphen_values = true)]
     log: Option<LogId>,
     /// The token, or - for standard input
     token: String,

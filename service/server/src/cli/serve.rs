@@ -210,8 +210,8 @@ async fn reload(service: Arc<Service>, tls: Option<Arc<Tls>>, config_file: Optio
         Err(e) => Err(e.to_string()),
     };
     match outcome {
-        Ok(version) => tracing::info!("policy version {version} is loaded"),
-        Err(e) => tracing::error!("reload: {e}; the old policy stays"),
+        Ok(version) => tracing::info!("policy version {version} is in force"),
+        Err(e) => tracing::error!("reload: {e}; until then the old policy stays"),
     }
 }
 

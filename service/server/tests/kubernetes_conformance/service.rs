@@ -12,7 +12,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::player::{ApiServer, Exit, Flags, TokenRequest};
-use crate::stub::SigningKey;
+use crate::stub::{SigningKey, Stub};
 use crate::{of_a_pod, request};
 
 const CHANCERY: &str = env!("CARGO_BIN_EXE_chancery");
@@ -358,30 +358,37 @@ async fn an_outage_of_the_signer_costs_no_token_and_no_half_minute() {
     server.end();
 }
 
-/// Moving a running cluster here: its old tokens stay valid while its old key is imported.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_running_clusters_old_tokens_stay_valid_while_its_key_is_imported() {
-    let old = SigningKey::new(Algorithm::Es256);
+/// The lines of a realm that believe a cluster's old key until then.
+fn imported(old: &SigningKey, until: u64, in_discovery: bool) -> String {
     let jwk = old.0.signing_key().public().jwk();
-    let import = |until: u64, in_discovery: bool| {
-        format!(
-            "[[realms.kubernetes.imported]]\nkid = \"{}\"\nuntil = {until}\n\
-             in_discovery = {in_discovery}\n\
-             jwk = {{ kty = \"EC\", crv = \"P-256\", x = {}, y = {} }}\n",
-            old.1, jwk["x"], jwk["y"]
-        )
-    };
-    let mut cluster = Cluster::started(STEADY, "", &import(now() + 3_600, true));
-    let server = cluster.api_server().await;
-    // What the cluster signed yesterday, with its key file.
+    format!(
+        "[[realms.kubernetes.imported]]\nkid = \"{}\"\nuntil = {until}\n\
+         in_discovery = {in_discovery}\n\
+         jwk = {{ kty = \"EC\", crv = \"P-256\", x = {}, y = {} }}\n",
+        old.1, jwk["x"], jwk["y"]
+    )
+}
+
+/// What the cluster signed ten minutes ago, with its key file.
+fn token_of_a_key_file(old: &SigningKey, issuer: &str) -> String {
     let claims = json!({
-        "aud": [cluster.issuer], "exp": now() + 3_000, "iat": now() - 600, "iss": cluster.issuer,
+        "aud": [issuer], "exp": now() + 3_000, "iat": now() - 600, "iss": issuer,
         "jti": "old", "nbf": now() - 600, "sub": "system:serviceaccount:default:web",
         "kubernetes.io": {"namespace": "default", "serviceaccount": {"name": "web", "uid": "u"}},
     });
     let claims = b64::encode(claims.to_string().as_bytes());
     let signed = old.sign_under(&old.header(), &claims);
-    let old_token = format!("{}.{claims}.{}", signed.header, signed.signature);
+    format!("{}.{claims}.{}", signed.header, signed.signature)
+}
+
+/// Moving a running cluster here: its old tokens stay valid while its old key is imported.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_clusters_old_tokens_stay_valid_while_its_key_is_imported() {
+    let old = SigningKey::new(Algorithm::Es256);
+    let import = |until, in_discovery| imported(&old, until, in_discovery);
+    let mut cluster = Cluster::started(STEADY, "", &import(now() + 3_600, true));
+    let server = cluster.api_server().await;
+    let old_token = token_of_a_key_file(&old, &cluster.issuer);
     server.authenticate(&old_token).await.unwrap();
     assert!(server.discovered().contains(&old.1));
     // It is in no log, which `report` tells and `require` refuses.
@@ -389,7 +396,7 @@ async fn a_running_clusters_old_tokens_stay_valid_while_its_key_is_imported() {
     assert_eq!(cluster.validate(&old_token, "require")["code"], "key_not_logged");
     // New tokens are not signed by it.
     let token = server.mint(&cluster.request()).await.unwrap().token;
-    assert!(!token.starts_with(&signed.header));
+    assert!(!token.starts_with(old_token.split_once('.').unwrap().0));
 
     // Out of discovery, for the API server alone.
     configure(&mut cluster.lab, "ES256", STEADY, "", &import(now() + 3_600, false));
@@ -404,6 +411,51 @@ async fn a_running_clusters_old_tokens_stay_valid_while_its_key_is_imported() {
     assert_eq!(server.authenticate(&old_token).await.unwrap_err().0, 401);
     server.authenticate(&token).await.unwrap();
     server.end();
+}
+
+/// The way back of docs/kubernetes.md, step by step. An API server with key files is one whose signer
+/// has that key and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_goes_back_to_its_key_file_and_loses_what_the_guide_says() {
+    let old = SigningKey::new(Algorithm::Es256);
+    let import = imported(&old, now() + 3_600, true);
+    let mut cluster = Cluster::started(STEADY, "", &import);
+    let server = cluster.api_server().await;
+    let old_token = token_of_a_key_file(&old, &cluster.issuer);
+    let extended = server.mint(&of_a_pod(&cluster.issuer, 3_607)).await.unwrap();
+    assert_eq!(extended.expiration_s, 7_200);
+
+    // 1. A lower ceiling counts at once for the signer, and for an API server once it starts again.
+    let lower = STEADY.replace("max_lifetime_s = 7200", "max_lifetime_s = 3600");
+    configure(&mut cluster.lab, "ES256", &lower, "", &import);
+    assert!(cluster.lab.run(&["reload"]).status.success());
+    let status = server.mint(&of_a_pod(&cluster.issuer, 3_607)).await.unwrap_err();
+    assert!(status.0 == 500 && status.1.contains("lifetime_not_granted"), "{status:?}");
+    server.mint(&cluster.request()).await.unwrap();
+    server.end();
+    let server = cluster.api_server().await;
+    let short = server.mint(&of_a_pod(&cluster.issuer, 3_607)).await.unwrap();
+    assert_eq!((short.expiration_s, short.warning), (3_600, true));
+    server.authenticate(&extended.token).await.unwrap();
+    server.end();
+
+    // 2. The manifest as it was.
+    let stub = Stub::start(cluster.lab.folder(), &old);
+    let before = ApiServer::start(&stub.socket, Flags::new(&cluster.issuer)).await.unwrap();
+    before.authenticate(&old_token).await.unwrap();
+    let renewed = before.mint(&cluster.request()).await.unwrap().token;
+    before.authenticate(&renewed).await.unwrap();
+    for lost in [&extended.token, &short.token] {
+        assert_eq!(before.authenticate(lost).await.unwrap_err().0, 401);
+    }
+    before.end();
+
+    // 3. What was signed meanwhile stays on record, and relying parties outside go on believing it.
+    for token in [&extended.token, &short.token] {
+        assert!(cluster.lab.run(&["prove", token]).status.success());
+        assert_eq!(cluster.validate(token, "require")["valid"], true);
+    }
+    assert!(!cluster.lab.run(&["prove", &renewed]).status.success());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

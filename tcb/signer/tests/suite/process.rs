@@ -63,7 +63,17 @@ impl Process {
     }
 
     fn connect(&self) -> Peer {
-        let stream = UnixStream::connect(self.socket()).unwrap();
+        // The socket's file is there a moment before the signer listens.
+        let begun = Instant::now();
+        let stream = loop {
+            match UnixStream::connect(self.socket()) {
+                Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                    assert!(begun.elapsed() < PATIENCE, "{e}");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                connected => break connected.unwrap(),
+            }
+        };
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
         Peer { stream, inbox: FrameBuffer::default() }
