@@ -16,8 +16,9 @@ fuzz_target!(|data: &[u8]| {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(compact) = jws::parse(text, jws::MAX_TOKEN_BYTES) else { return };
     assert_eq!(jws::assemble(compact.signing_input.to_owned(), &compact.signature), text);
-    assert!(!compact.payload.is_empty() && !compact.header.alg.is_empty());
+    assert!(!compact.payload.is_empty());
     if jws::verify(&compact, &KEY, true).is_ok() {
+        assert!(["Ed25519", "EdDSA"].contains(&compact.header.alg.as_str()));
         assert!(KEY.verify(compact.signing_input.as_bytes(), &compact.signature).is_ok());
     }
 });
