@@ -4,6 +4,7 @@ mod audit;
 mod authz;
 mod bindings;
 mod checkers;
+mod deploy;
 mod docs_smoke;
 mod first_run;
 mod fuzz;

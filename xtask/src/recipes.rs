@@ -2,7 +2,7 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    audit, authz, bindings, checkers, docs_smoke, first_run, fuzz, interop, kubernetes,
+    audit, authz, bindings, checkers, deploy, docs_smoke, first_run, fuzz, interop, kubernetes,
     node_binding, python_binding, stores, structure,
 };
 use anyhow::{Context as _, Result, bail};
@@ -94,6 +94,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "authz",
         about: "`chancery authz` behind real nginx, as docs/authz.md says (--release: measure)",
         run: authz::recipe,
+    },
+    Recipe {
+        name: "deploy",
+        about: "the systemd units: read and scored by systemd, and run as two users (as root)",
+        run: deploy::recipe,
     },
     Recipe {
         name: "docs-smoke",

@@ -19,7 +19,8 @@ usage: chancery-signer --socket PATH [--peer-uid UID] [--alone-seconds N]
        chancery-signer --version
 
   --socket PATH       the Unix socket to serve; must not exist yet
-  --peer-uid UID      accept the service under this user id too (default: the own one only)
+  --peer-uid UID      accept the service under this user id too (default: the own one only); the
+                      socket is then its group's as well (mode 0660)
   --alone-seconds N   end, and destroy all keys, after N seconds without a service (default 60)
   self-test           enter the sandbox, try what it forbids, report as JSON; exit 0 if all failed
 ";
@@ -73,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     // leads a session already, there is nothing to do.
     let _ = rustix::process::setsid();
     let mut protections = vec![memory::protect()?];
-    let listener = bind(&arguments.socket)?;
+    let listener = bind(&arguments.socket, arguments.options.peer_uid.is_some())?;
     protections.extend(sandbox::enter());
     // The RSA thread starts in here, so the seccomp filter comes after it, for both threads.
     let mut signer = Signer::new(SystemClock).map_err(|e| e.to_string())?;
@@ -83,10 +84,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The socket gets mode 0600 by the umask: there is no moment at which others may connect.
-fn bind(path: &Path) -> Result<UnixListener, String> {
+/// The socket gets its mode by the umask: there is no moment at which others may connect. It is 0600,
+/// or 0660 where the service is another user, which reaches it by the group and is then asked who it
+/// is: the user id decides, the group only opens the way.
+fn bind(path: &Path, grouped: bool) -> Result<UnixListener, String> {
     use rustix::fs::Mode;
-    let old = rustix::process::umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
+    let group = if grouped { Mode::XGRP } else { Mode::RWXG };
+    let old = rustix::process::umask(Mode::XUSR | group | Mode::RWXO);
     let listener = UnixListener::bind(path)
         .map_err(|e| format!("cannot bind `{}`: {e}; is another signer there?", path.display()));
     rustix::process::umask(old);
