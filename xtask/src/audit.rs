@@ -1,11 +1,16 @@
-//! `cargo xtask audit`: questions over an archive of made-up records, and DuckDB over the same files.
+//! `cargo xtask audit`: questions over an archive of made-up records, and DuckDB over the same files;
+//! then what others say of segments and exports.
 //!
 //! Each question is asked several times by a program of its own, as an investigator does; the median
-//! is printed. DuckDB's figure is the one that its `.timer` prints, without its start.
+//! is printed. DuckDB's figure is the one that its `.timer` prints, without its start. Both must give as
+//! many rows. Times are printed beside their aims and fail nothing: they are the machine's as well.
+//! Pyarrow must read every segment, and what exports sent must agree with OCSF's schema and OTLP's
+//! messages.
 
 use crate::interop::skipped;
+use crate::python_binding;
 use crate::recipes::Outcome;
-use crate::run::{cargo, output, run, works};
+use crate::run::{cargo, output, run};
 use crate::service::TempFolder;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
@@ -15,114 +20,215 @@ use std::process::{Command, Stdio};
 const RECORDS: &str = "1000000";
 /// How often each question is asked.
 const TIMES: usize = 5;
-/// The DuckDB command line, from PyPI.
-const DUCKDB: &str = "duckdb-cli==1.5.6";
-/// What is asked: a name, arguments of `audit find`, SQL. `JTI` and `DIGEST` are one token's.
-const QUESTIONS: [(&str, &[&str], &str); 5] = [
-    (
-        "a client in an hour",
-        &["--client", "client-017", "--from", "2026-11-22T12:00", "--to", "2026-11-22T13:00"],
-        "SELECT * FROM audit WHERE client = 'client-017' AND time >= '2026-11-22 12:00:00+00' AND \
-         time < '2026-11-22 13:00:00+00'",
-    ),
-    ("one token by its jti", &["--jti", "JTI"], "SELECT * FROM audit WHERE jti = 'JTI'"),
-    (
-        "one token by its digest",
-        &["--digest", "DIGEST"],
-        "SELECT * FROM audit WHERE digest = from_base64('DIGEST')",
-    ),
-    (
-        "counts by client over everything",
-        &["--count-by", "client"],
-        "SELECT client, sum(count), min(time), max(time), max(expires) FROM audit GROUP BY ALL",
-    ),
-    (
-        "counts by realm, audience and outcome",
-        &["--count-by", "realm,audience,outcome"],
-        "SELECT realm, audience, outcome, sum(count), min(time), max(time), max(expires) FROM \
-         audit GROUP BY ALL",
-    ),
+/// Optimized, and built in half the time of a release: figures for documents are made with `--release`.
+const PROFILE: &str = "measure";
+/// The peers, from PyPI.
+const PACKAGES: &str = "interop/audit/requirements.txt";
+/// Bytes that a record may take on disk.
+const BYTES_AIM: f64 = 60.0;
+/// Megabytes that a question may take in memory.
+const MEMORY_AIM: f64 = 200.0;
+
+/// A question: its name, arguments of `audit find`, SQL, how many milliseconds are aimed for with ten
+/// million records. `JTI` and `DIGEST` are one token's.
+struct Question {
+    name: &'static str,
+    find: &'static [&'static str],
+    sql: &'static str,
+    aim_ms: f64,
+}
+
+const QUESTIONS: [Question; 5] = [
+    Question {
+        name: "a client in an hour",
+        find: &["--client", "client-017", "--from", "2026-11-22T12:00", "--to", "2026-11-22T13:00"],
+        sql: "SELECT * FROM audit WHERE client = 'client-017' AND time >= '2026-11-22 \
+              12:00:00+00' AND time < '2026-11-22 13:00:00+00'",
+        aim_ms: 50.0,
+    },
+    Question {
+        name: "one token by its jti",
+        find: &["--jti", "JTI"],
+        sql: "SELECT * FROM audit WHERE jti = 'JTI'",
+        aim_ms: 50.0,
+    },
+    Question {
+        name: "one token by its digest",
+        find: &["--digest", "DIGEST"],
+        sql: "SELECT * FROM audit WHERE digest = from_base64('DIGEST')",
+        aim_ms: 50.0,
+    },
+    Question {
+        name: "counts by client over everything",
+        find: &["--count-by", "client"],
+        sql: "SELECT client, sum(count), min(time), max(time), max(expires) FROM audit GROUP BY ALL",
+        aim_ms: 500.0,
+    },
+    Question {
+        name: "counts by realm, audience and outcome",
+        find: &["--count-by", "realm,audience,outcome"],
+        sql: "SELECT realm, audience, outcome, sum(count), min(time), max(time), max(expires) FROM \
+              audit GROUP BY ALL",
+        aim_ms: 500.0,
+    },
 ];
 
 /// Builds, fills an archive, asks.
 pub fn recipe(root: &Path, arguments: &[String]) -> Result<Outcome> {
-    let records = match arguments {
-        [] => RECORDS,
-        [records] if records.parse::<u64>().is_ok_and(|n| n > 0) => records,
-        _ => bail!("usage: cargo xtask audit [RECORDS]"),
-    };
-    let build = ["build", "--release", "--bin", "chancery"];
-    run(&mut cargo(root, &build))?;
-    let example = ["build", "--release", "-p", "chancery-audit", "--example", "archive"];
-    run(&mut cargo(root, &example))?;
+    let mut records = RECORDS;
+    let mut profile = PROFILE;
+    for argument in arguments {
+        match argument.as_str() {
+            "--release" => profile = "release",
+            number if number.parse::<u64>().is_ok_and(|n| n > 0) => records = number,
+            _ => bail!("usage: cargo xtask audit [RECORDS] [--release]"),
+        }
+    }
+    // Together, so that both are built with the same features of what they share.
+    let build = ["build", "--profile", profile, "-p", "chancery", "--bin", "chancery"];
+    let example = ["-p", "chancery-audit", "--example", "archive"];
+    run(cargo(root, &build).args(example))?;
+    let built = root.join("target").join(profile);
     let folder = TempFolder::new("audit")?;
-    let mut fill = Command::new(root.join("target/release/examples/archive"));
-    let filled = output(fill.arg(folder.path()).arg(records))?;
+    let filled =
+        output(Command::new(built.join("examples/archive")).arg(folder.path()).arg(records))?;
     print!("{filled}");
-    let sample = |name: &str| {
-        let line = filled.lines().find_map(|line| line.strip_prefix(name));
-        line.map(str::to_owned).context("the archive names no token")
+    check_size(&filled)?;
+    let python = python_binding::environment(root)
+        .and_then(|python| python_binding::install(&python, root, PACKAGES));
+    let duckdb = python.as_ref().ok().map(|python| python.with_file_name("duckdb"));
+    let asker = Asker { chancery: built.join("chancery"), data: folder.path(), duckdb };
+    for question in &QUESTIONS {
+        asker.compare(question, &filled)?;
+    }
+    let python = match python {
+        Err(why) => return skipped(&format!("no peer: {why}")),
+        Ok(python) => python,
     };
-    let (jti, digest) = (sample("jti ")?, sample("digest ")?);
-    let duckdb = install_duckdb(root);
-    for (name, find, sql) in QUESTIONS {
-        let find: Vec<String> =
-            find.iter().map(|a| a.replace("JTI", &jti).replace("DIGEST", &digest)).collect();
-        let base64 = format!("{}=", digest.replace('-', "+").replace('_', "/"));
-        let sql = sql.replace("JTI", &jti).replace("DIGEST", &base64);
-        let ours = median(|| ask(root, folder.path(), &find))?;
-        let theirs = match &duckdb {
-            Ok(duckdb) => {
-                format!("{:8.1} ms", median(|| ask_duckdb(root, folder.path(), duckdb, &sql))?)
-            }
-            Err(_) => "       -".to_owned(),
+    asker.read_by_pyarrow(root, &python, records)?;
+    check_exports(root, &python, folder.path())?;
+    Ok(Outcome::Passed)
+}
+
+/// What a record takes does not depend on the machine.
+fn check_size(filled: &str) -> Result<()> {
+    let bytes = filled.split(" bytes each").next().and_then(|s| s.rsplit(' ').next()?.parse().ok());
+    let bytes: f64 = bytes.context("the archive does not say its size")?;
+    println!("{bytes} bytes a record: {}", verdict(bytes, BYTES_AIM));
+    Ok(())
+}
+
+fn verdict(found: f64, aim: f64) -> String {
+    format!("aim {aim}, {}", if found < aim { "met" } else { "MISSED" })
+}
+
+/// Exports of a real service, kept by the test that receives them.
+fn check_exports(root: &Path, python: &Path, folder: &Path) -> Result<()> {
+    let kept = folder.join("exports");
+    let test = ["test", "-p", "chancery", "--test", "audit_export"];
+    run(cargo(root, &test).env("CHANCERY_EXPORTS", &kept))?;
+    run(Command::new(python).arg(root.join("interop/audit/check_exports.py")).arg(kept))
+}
+
+struct Asker<'a> {
+    chancery: PathBuf,
+    data: &'a Path,
+    duckdb: Option<PathBuf>,
+}
+
+/// What a question took and gave.
+struct Answer {
+    ms: f64,
+    rows: usize,
+    megabytes: f64,
+}
+
+impl Asker<'_> {
+    fn compare(&self, question: &Question, filled: &str) -> Result<()> {
+        let sample = |name: &str| {
+            let line = filled.lines().find_map(|line| line.strip_prefix(name));
+            line.context("the archive names no token")
         };
-        println!("{name:<40} chancery {ours:8.1} ms   DuckDB {theirs}");
+        let (jti, digest) = (sample("jti ")?, sample("digest ")?);
+        let find: Vec<String> =
+            question.find.iter().map(|a| a.replace("JTI", jti).replace("DIGEST", digest)).collect();
+        let base64 = format!("{}=", digest.replace('-', "+").replace('_', "/"));
+        let sql = question.sql.replace("JTI", jti).replace("DIGEST", &base64);
+        let ours = median(|| self.find(&find))?;
+        let Question { name, aim_ms, .. } = question;
+        let (time, memory) = (verdict(ours.ms, *aim_ms), verdict(ours.megabytes, MEMORY_AIM));
+        println!("{name}: {} rows", ours.rows);
+        println!("  chancery {:8.1} ms ({time})   {:6.0} MB ({memory})", ours.ms, ours.megabytes);
+        if let Some(duckdb) = &self.duckdb {
+            let theirs = median(|| self.ask_duckdb(duckdb, &sql))?;
+            println!("  DuckDB   {:8.1} ms", theirs.ms);
+            if theirs.rows != ours.rows {
+                bail!("{name}: DuckDB gives {} rows, not {}", theirs.rows, ours.rows);
+            }
+        }
+        Ok(())
     }
-    match duckdb {
-        Ok(_) => Ok(Outcome::Passed),
-        Err(why) => skipped(&format!("no peer: {why}")),
+
+    /// One question, timed by the command itself.
+    fn find(&self, find: &[String]) -> Result<Answer> {
+        let mut command = Command::new(&self.chancery);
+        command.args(["audit", "find", "--timing", "--json", "--limit", "1000000", "--data"]);
+        let output = command.arg(self.data).args(find).stdin(Stdio::null()).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let number = |end: &str| {
+            let before = said.split(end).next()?;
+            before.rsplit([' ', '\n']).next()?.parse::<f64>().ok()
+        };
+        let (ms, megabytes) = (number(" ms over"), number(" MB of memory"));
+        let (Some(ms), Some(megabytes), true) = (ms, megabytes, output.status.success()) else {
+            bail!("audit find: {said}");
+        };
+        let rows = output.stdout.iter().filter(|b| **b == b'\n').count();
+        Ok(Answer { ms, rows, megabytes })
+    }
+
+    /// The same question, timed by DuckDB.
+    fn ask_duckdb(&self, duckdb: &Path, sql: &str) -> Result<Answer> {
+        let said = output(&mut self.sql(duckdb, &format!(".timer on\n{sql}")))?;
+        let time = |line: &str| {
+            let real = line.split("real ").nth(1)?;
+            real.split(' ').next()?.parse::<f64>().ok()
+        };
+        let seconds = said.lines().rev().find_map(time);
+        let seconds = seconds.with_context(|| format!("no time in: {said}"))?;
+        // One line is the head, one the time.
+        let rows = said.lines().filter(|line| !line.is_empty()).count().saturating_sub(2);
+        Ok(Answer { ms: seconds * 1e3, rows, megabytes: 0.0 })
+    }
+
+    fn sql(&self, duckdb: &Path, sql: &str) -> Command {
+        let mut command = Command::new(&self.chancery);
+        command.args(["audit", "sql", "--format", "csv", "--data"]).arg(self.data);
+        command.arg("--duckdb").arg(duckdb).arg(sql);
+        command
+    }
+
+    /// Every row is there for the C++ library too, with the columns that only a question for one token
+    /// reads.
+    fn read_by_pyarrow(&self, root: &Path, python: &Path, records: &str) -> Result<()> {
+        let script = self.data.join("script.sql");
+        let tee = self.data.join("tee");
+        std::fs::write(&tee, format!("#!/bin/sh\ncat > '{}'\n", script.display()))?;
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&tee, std::fs::Permissions::from_mode(0o700))?;
+        run(&mut self.sql(&tee, "SELECT 1"))?;
+        let read = root.join("interop/audit/read_segments.py");
+        let said = output(Command::new(python).arg(read).arg(&script))?;
+        println!("pyarrow reads {} (rows, tokens)", said.trim());
+        match said.split_whitespace().next() {
+            Some(rows) if rows == records => Ok(()),
+            _ => bail!("pyarrow reads {said}, and {records} records were written"),
+        }
     }
 }
 
-/// Milliseconds of one question, as the command says; what it prints is thrown away.
-fn ask(root: &Path, data: &Path, find: &[String]) -> Result<f64> {
-    let mut command = Command::new(root.join("target/release/chancery"));
-    command.args(["audit", "find", "--timing", "--json", "--data"]).arg(data).args(find);
-    let output = command.stdout(Stdio::null()).output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let time = said.split(" ms over").next().and_then(|t| t.lines().last()?.parse().ok());
-    time.filter(|_| output.status.success()).with_context(|| format!("audit find: {said}"))
-}
-
-/// Milliseconds of the same question, as DuckDB says.
-fn ask_duckdb(root: &Path, data: &Path, duckdb: &Path, sql: &str) -> Result<f64> {
-    let mut command = Command::new(root.join("target/release/chancery"));
-    command.args(["audit", "sql", "--data"]).arg(data).arg("--duckdb").arg(duckdb);
-    let said = output(command.arg(format!(".timer on\n{sql}")))?;
-    let seconds = said.lines().rev().find_map(|line| {
-        line.strip_prefix("Run Time (s): real ")?.split(' ').next()?.parse::<f64>().ok()
-    });
-    Ok(seconds.with_context(|| format!("no time in: {said}"))? * 1e3)
-}
-
-fn median(ask: impl Fn() -> Result<f64>) -> Result<f64> {
-    let mut times: Vec<f64> = (0..TIMES).map(|_| ask()).collect::<Result<_>>()?;
-    times.sort_by(f64::total_cmp);
-    times.get(TIMES / 2).copied().context("nothing was asked")
-}
-
-/// DuckDB below `target/ci`, or why it cannot be had.
-fn install_duckdb(root: &Path) -> Result<PathBuf, String> {
-    let folder = root.join("target/ci/duckdb");
-    let program = folder.join("bin/duckdb");
-    if works(Command::new(&program).arg("--version")) {
-        return Ok(program);
-    }
-    let venv = works(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-    let install = ["-m", "pip", "install", "--quiet", DUCKDB];
-    if venv && works(Command::new(folder.join("bin/python")).args(install)) {
-        return Ok(program);
-    }
-    Err(format!("Python 3.10 and `{DUCKDB}` from PyPI cannot be installed"))
+fn median(ask: impl Fn() -> Result<Answer>) -> Result<Answer> {
+    let mut answers: Vec<Answer> = (0..TIMES).map(|_| ask()).collect::<Result<_>>()?;
+    answers.sort_by(|a, b| a.ms.total_cmp(&b.ms));
+    Ok(answers.swap_remove(TIMES / 2))
 }

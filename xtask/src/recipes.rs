@@ -62,7 +62,7 @@ pub const RECIPES: &[Recipe] = &[
     },
     Recipe {
         name: "audit",
-        about: "questions over a million audit records, beside DuckDB ([RECORDS])",
+        about: "questions over a million audit records beside DuckDB; exports ([RECORDS] [--release])",
         run: audit::recipe,
     },
     Recipe {

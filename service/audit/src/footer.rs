@@ -38,7 +38,7 @@ const MIDDLE: [u8; 3] = [0, 0, 0x18];
 /// [`Error::Malformed`] for anything but what is written here; as [`DataKey::unwrap`];
 /// [`Error::Altered`] when the footer does not open with its key.
 pub fn authenticate(source: &Source, identities: &[Identity]) -> Result<DataKey, Error> {
-    let bytes = end_of(source)?;
+    let mut bytes = end_of(source)?;
     let wrong = || Error::malformed("segment", "its end is not one that was written here");
     let (unique, wrapped, module) = split(&bytes).ok_or_else(wrong)?;
     let (length, sealed) = module.split_first_chunk::<4>().ok_or_else(wrong)?;
@@ -49,9 +49,10 @@ pub fn authenticate(source: &Source, identities: &[Identity]) -> Result<DataKey,
     let data_key = DataKey::unwrap(wrapped, identities)?;
     let key = UnboundKey::new(&AES_256_GCM, data_key.bytes()).map_err(|_| Error::Random)?;
     let aad = [unique, &[FOOTER_MODULE]].concat();
-    let mut sealed = sealed.to_vec();
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let start = bytes.len().saturating_sub(sealed.len());
     LessSafeKey::new(key)
-        .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), &mut sealed)
+        .open_in_place(nonce, Aad::from(aad), bytes.get_mut(start..).unwrap_or_default())
         .map_err(|_| Error::Altered("segment's footer"))?;
     Ok(data_key)
 }
@@ -72,7 +73,7 @@ fn end_of(source: &Source) -> Result<Vec<u8>, Error> {
     }
     let from = start.checked_sub(length).ok_or_else(|| wrong("it is cut off"))?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    Ok(source.get_bytes(from, length)?.to_vec())
+    Ok(source.get_bytes(from, length)?.into())
 }
 
 /// What is in the clear: the random part of what is authenticated, the wrapped data key, the module.

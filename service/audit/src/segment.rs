@@ -35,7 +35,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::schema::types::ColumnPath;
 
-pub use self::tokens::Tokens;
+use self::tokens::Tokens;
 
 use crate::keys::{DataKey, Identity, Recipient};
 use crate::{Error, Record, SealedSection, SegmentName, footer, hour_of};
@@ -50,6 +50,9 @@ const RANGE_KEY: &str = "chancery.segment";
 const SEALED_MAGIC: &[u8] = b"chancery sealed audit 1\n";
 /// Larger dictionaries cost more than they save.
 const DICTIONARY_BYTES: usize = 2 * 1024 * 1024;
+/// More than any column takes, so that each is one page: DuckDB 1.5 cannot decrypt a column's second
+/// one, and a question reads the columns that it needs whole anyhow.
+const PAGE_BYTES: usize = 256 * 1024 * 1024;
 /// Smaller levels save little time, larger ones little room.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -183,6 +186,10 @@ fn properties() -> WriterPropertiesBuilder {
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(MAX_ROWS))
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_data_page_row_count_limit(MAX_ROWS)
+        // It would point to one page each.
+        .set_offset_index_disabled(true)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_sorting_columns(Some(vec![SortingColumn {
             column_idx: 0,
@@ -472,10 +479,10 @@ impl Segment {
     }
 
     /// Which tokens it may hold; `None` where it does not say.
-    pub(crate) fn tokens(&self) -> Option<Tokens> {
+    pub(crate) fn tokens(&self) -> Option<tokens::Written<'_>> {
         let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
         let pair = pairs.iter().find(|pair| pair.key == tokens::KEY)?;
-        Tokens::parse(pair.value.as_deref()?)
+        tokens::Written::parse(pair.value.as_deref()?)
     }
 
     pub(crate) fn metadata(&self) -> &ArrowReaderMetadata {
