@@ -22,6 +22,7 @@ pub mod export;
 mod flush;
 mod records;
 mod recover;
+pub mod retention;
 mod strangers;
 
 use std::collections::{HashMap, VecDeque};
@@ -32,7 +33,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use chancery_audit::keys::{Identity, Recipient};
 use chancery_audit::{Outcome, Record, Section, SectionSealer, hour_of};
-use chancery_signer_api::Prepared;
+use chancery_signer_api::{AuditRemoval, Prepared};
 
 pub use context::Context;
 pub use recover::{Left, Parts, join_payload, load_left, split_payload};
@@ -71,6 +72,8 @@ pub struct Audit {
     state: Mutex<State>,
     recipients: Vec<Recipient>,
     identities: std::sync::Arc<[Identity]>,
+    /// Held while segments are deleted, and while holds change.
+    retention: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -86,6 +89,8 @@ struct State {
     strangers: Strangers,
     /// Segments that are stored and not known to be logged, in order.
     flights: VecDeque<flush::Flight>,
+    /// Segments that are to be deleted once the log says so, and when that was last asked for.
+    removals: Vec<(AuditRemoval, Option<Instant>)>,
 }
 
 /// Where a section is durable.
@@ -146,6 +151,7 @@ impl Draft {
 /// Starts what is done beside the main job: segments, and exports.
 pub fn start(service: &std::sync::Arc<crate::service::Service>) {
     tokio::spawn(flush::flush_forever(service.clone()));
+    tokio::spawn(retention::retain_forever(service.clone()));
     export::start(service);
 }
 
@@ -171,8 +177,11 @@ impl Audit {
             notes: Vec::new(),
             strangers: Strangers::default(),
             flights: VecDeque::new(),
+            removals: Vec::new(),
         };
-        Ok(Self { state: Mutex::new(state), recipients: all, identities: vec![identity].into() })
+        let identities = vec![identity].into();
+        let (state, retention) = (Mutex::new(state), tokio::sync::Mutex::default());
+        Ok(Self { state, recipients: all, identities, retention })
     }
 
     /// The records of a batch, sealed; `None` when there is nothing to record. `is_known` says that

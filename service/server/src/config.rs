@@ -158,13 +158,16 @@ pub struct AuditSettings {
     pub flush_every_s: u64,
     /// Who can read what is written from now on, besides the key in the data folder.
     pub recipients: Vec<String>,
+    /// Segments are kept for so many days beyond the longest life of a key of the policy.
+    pub keep_days: u64,
     /// Other systems that are sent what is recorded.
     pub export: Vec<crate::audit::export::ExportSettings>,
 }
 
 impl Default for AuditSettings {
     fn default() -> Self {
-        Self { flush_every_s: 300, recipients: Vec::new(), export: Vec::new() }
+        // Two years, of which one may be a leap year.
+        Self { flush_every_s: 300, recipients: Vec::new(), keep_days: 731, export: Vec::new() }
     }
 }
 
@@ -303,6 +306,9 @@ impl Config {
         }
         if !(1..=3_600).contains(&self.audit.flush_every_s) {
             return Err(ConfigError::Value("audit.flush_every_s must be within 1 to 3600".into()));
+        }
+        if !(1..=36_500).contains(&self.audit.keep_days) {
+            return Err(ConfigError::Value("audit.keep_days must be within 1 to 36500".into()));
         }
         self.audit.recipients()?;
         crate::audit::export::ExportSettings::check(&self.audit.export)

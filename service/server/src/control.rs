@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
+use crate::audit::retention::{self, Hold};
 use crate::config::Config;
 use crate::service::{CompromiseFact, Service};
 
@@ -50,6 +51,20 @@ pub enum Command {
     Reload,
     /// End the signer, and its keys with it; a new one starts a new log.
     EndSigner,
+    /// Keep the audit's records of a window, whatever their age.
+    AddHold(Hold),
+    /// End a hold.
+    ReleaseHold {
+        /// Its name.
+        name: String,
+    },
+    /// What is held.
+    Holds,
+    /// Delete audit segments that are too old, now.
+    PruneAudit {
+        /// Only say what would go.
+        dry_run: bool,
+    },
 }
 
 /// Why a command failed.
@@ -163,7 +178,14 @@ async fn converse(
 /// What a command changes, for the audit: code, realm, details.
 fn change(command: &Command) -> Option<(&'static str, String, String)> {
     match command {
-        Command::Info | Command::Keys => None,
+        // What is deleted records itself.
+        Command::Info | Command::Keys | Command::Holds | Command::PruneAudit { .. } => None,
+        Command::AddHold(hold) => {
+            let detail =
+                format!("`{}` from {} to {}: {}", hold.name, hold.from_ms, hold.to_ms, hold.reason);
+            Some(("hold", String::new(), detail))
+        }
+        Command::ReleaseHold { name } => Some(("release_hold", String::new(), format!("`{name}`"))),
         Command::Rotate { realm } => Some(("rotate", realm.clone(), String::new())),
         Command::Compromise { kid, reason, include_retired } => {
             let which = if *include_retired { " and retired ones" } else { "" };
@@ -187,6 +209,10 @@ async fn execute(
             compromise(service, kid, reason, include_retired).await
         }
         Command::Reload => reload(service, config_file).await,
+        Command::AddHold(hold) => retention::add_hold(service, hold).await,
+        Command::ReleaseHold { name } => retention::release_hold(service, &name).await,
+        Command::Holds => retention::holds(service).await,
+        Command::PruneAudit { dry_run } => retention::prune(service, dry_run).await,
         Command::EndSigner => {
             // Its last chance; what comes in between stays under one signature.
             service.cosign().await;

@@ -23,7 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chancery_signer_api::{
-    AuditSegment, Commit, Committed, Decision, GrantedToken, IssueRequest, MAX_OPEN_BATCHES,
+    AuditStatement, Commit, Committed, Decision, GrantedToken, IssueRequest, MAX_OPEN_BATCHES,
     MAX_TOKENS_PER_FRAME, Outcome, Prepare, Prepared, Request, Response,
 };
 use tokio::sync::oneshot;
@@ -104,7 +104,7 @@ struct Queue {
     held: held::Held,
     calls: VecDeque<(Request, oneshot::Sender<Response>)>,
     /// What is to be logged of the audit with the next frame.
-    audit: Vec<AuditSegment>,
+    audit: Vec<AuditStatement>,
     jobs: VecDeque<Job>,
     job_bytes: usize,
     /// Frames sent and not yet committed.
@@ -229,10 +229,10 @@ impl Issuer {
         }
     }
 
-    /// Has audit segments logged with the next frame, which goes within a second; those that were
-    /// named before and did not go yet are named again later.
-    pub fn state_audit(&self, segments: Vec<AuditSegment>) {
-        lock(&self.queue).audit = segments;
+    /// Has statements about the audit logged with the next frame, which goes within a second; those
+    /// that were made before and did not go yet are made again later.
+    pub fn state_audit(&self, statements: Vec<AuditStatement>) {
+        lock(&self.queue).audit = statements;
     }
 
     /// Whether a signer is connected and nothing is in trouble.
@@ -487,7 +487,7 @@ impl Issuer {
 enum Step {
     Commit(u64, Batch),
     Call(Request, oneshot::Sender<Response>),
-    Frame(Vec<Job>, Vec<AuditSegment>),
+    Frame(Vec<Job>, Vec<AuditStatement>),
 }
 
 impl Queue {
@@ -525,7 +525,7 @@ fn size_after(prepared: &Prepared) -> u64 {
 /// The requests go into the frame and back to their jobs: a full frame may return them.
 fn encode_frame(
     jobs: Vec<Job>,
-    audit: Vec<AuditSegment>,
+    audit: Vec<AuditStatement>,
     outgoing: &mut Outgoing,
 ) -> Result<Vec<Job>, LinkError> {
     let (requests, rest): (Vec<_>, Vec<_>) =

@@ -29,6 +29,9 @@ pub struct Ledger {
     pub policy: Option<PolicyVersion>,
     /// For each log, this one or others, how far its audit is in stored segments.
     pub audited: BTreeMap<[u8; 16], Audited>,
+    /// Segments that it says are deleted, by log: number of the first, and how many. Only those that
+    /// this service saw logged; nobody asks later.
+    pub removed: BTreeSet<([u8; 16], u64, u64)>,
 }
 
 /// How far a log's audit is in segments whose digests are logged.
@@ -95,6 +98,9 @@ impl Ledger {
                     records: segment.first.saturating_add(segment.records),
                 };
                 *known = known.max(stated);
+            }
+            Entry::AuditRemoval(removal) => {
+                self.removed.insert((removal.log, removal.first, removal.segments));
             }
             // An imported key signs nothing here: no log's end changes what it is listed for.
             Entry::Void(_) | Entry::Imported(_) => {}

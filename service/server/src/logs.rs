@@ -46,6 +46,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use chancery_entry::Entry;
+use chancery_signer_api::AuditRemoval;
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{
     Checkpoint, EntriesTileId, Hash, LogId, ProofError, TILE_WIDTH, TileBuilder, TileId,
@@ -318,6 +319,13 @@ impl Log {
     #[must_use]
     pub fn audited(&self, log: &[u8; 16]) -> Audited {
         read(&self.tail).ledger.audited.get(log).copied().unwrap_or_default()
+    }
+
+    /// Whether it says that these segments are deleted.
+    #[must_use]
+    pub fn has_removed(&self, removal: &AuditRemoval) -> bool {
+        let said = (*removal.log, removal.first, removal.segments);
+        read(&self.tail).ledger.removed.contains(&said)
     }
 
     /// The store that it is published to.

@@ -4,9 +4,9 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, AuditSegment, COSIGNING_KEY_BYTES, Compromise, Entry, Error, FORMAT_VERSION,
-    Genesis, Imported, MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor, Start, TokenEntry,
-    Void, VoidReason,
+    Announcement, AuditRemoval, AuditSegment, COSIGNING_KEY_BYTES, Compromise, Entry, Error,
+    FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor,
+    Start, TokenEntry, Void, VoidReason,
 };
 
 const GENESIS: u64 = 0;
@@ -18,6 +18,7 @@ const COMPROMISE: u64 = 5;
 const NARROWING: u64 = 6;
 const IMPORTED: u64 = 7;
 const AUDIT_SEGMENT: u64 = 9;
+const AUDIT_REMOVAL: u64 = 10;
 
 pub(crate) type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 pub(crate) type Decoded<T> = Result<T, minicbor::decode::Error>;
@@ -70,6 +71,10 @@ impl Entry {
                 e.array(7)?.u64(AUDIT_SEGMENT)?.bytes(&a.log)?.u64(a.number)?.u64(a.first)?;
                 e.u64(a.records)?.u64(a.hour)?.bytes(&a.digest)?;
             }
+            Entry::AuditRemoval(r) => {
+                e.array(6)?.u64(AUDIT_REMOVAL)?.bytes(&r.log)?.u64(r.first)?.u64(r.segments)?;
+                e.u64(r.before)?.u64(r.at)?;
+            }
         }
         Ok(())
     }
@@ -88,6 +93,7 @@ impl Entry {
             NARROWING => (3, read_narrowing(d).map(Entry::Narrowing)),
             IMPORTED => (8, read_imported(d).map(Entry::Imported)),
             AUDIT_SEGMENT => (7, read_audit_segment(d).map(Entry::AuditSegment)),
+            AUDIT_REMOVAL => (6, read_audit_removal(d).map(Entry::AuditRemoval)),
             other => return Err(Error::UnknownKind(other)),
         };
         if length != expected {
@@ -206,15 +212,28 @@ fn read_imported(d: &mut Decoder<'_>) -> Decoded<Imported> {
 }
 
 fn read_audit_segment(d: &mut Decoder<'_>) -> Decoded<AuditSegment> {
-    let id = |_| minicbor::decode::Error::message("log id is not 16 bytes");
     Ok(AuditSegment {
-        log: d.bytes()?.try_into().map_err(id)?,
+        log: log_id(d)?,
         number: d.u64()?,
         first: d.u64()?,
         records: d.u64()?,
         hour: d.u64()?,
         digest: digest(d)?,
     })
+}
+
+fn read_audit_removal(d: &mut Decoder<'_>) -> Decoded<AuditRemoval> {
+    Ok(AuditRemoval {
+        log: log_id(d)?,
+        first: d.u64()?,
+        segments: d.u64()?,
+        before: d.u64()?,
+        at: d.u64()?,
+    })
+}
+
+fn log_id(d: &mut Decoder<'_>) -> Decoded<[u8; 16]> {
+    d.bytes()?.try_into().map_err(|_| minicbor::decode::Error::message("log id is not 16 bytes"))
 }
 
 fn digest(d: &mut Decoder<'_>) -> Decoded<[u8; 32]> {

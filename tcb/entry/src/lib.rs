@@ -47,6 +47,8 @@ pub enum Entry {
     Imported(Imported),
     /// The service's word, not the signer's: which audit records a stored segment holds.
     AuditSegment(AuditSegment),
+    /// The service's word: which segments it deletes because they are too old.
+    AuditRemoval(AuditRemoval),
 }
 
 /// The first entry: which software, policy and evidence stand behind this log.
@@ -222,6 +224,22 @@ pub struct AuditSegment {
     pub hour: u64,
     /// SHA-256 of the segment as it is stored.
     pub digest: [u8; 32],
+}
+
+/// Which segments of its audit the service says it deletes. It says so before, so that what is gone
+/// without a word was not deleted by retention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRemoval {
+    /// Id of the log whose decisions the records are about: this one, or a dead signer's.
+    pub log: [u8; 16],
+    /// Number of the first segment in that log.
+    pub first: u64,
+    /// How many segments, whose numbers follow each other.
+    pub segments: u64,
+    /// Hour since 1970 before which all their records were made.
+    pub before: u64,
+    /// Unix seconds at which the signer logged the statement.
+    pub at: u64,
 }
 
 /// Why bytes are not an entry, or a value cannot become one.

@@ -85,6 +85,9 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 digest
             })
         ),
+        (any::<[u8; 16]>(), any::<[u64; 4]>()).prop_map(|(log, [first, segments, before, at])| {
+            Entry::AuditRemoval(AuditRemoval { log, first, segments, before, at })
+        }),
     ]
 }
 

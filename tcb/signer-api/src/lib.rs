@@ -41,8 +41,8 @@ pub const MAX_TOKENS_PER_FRAME: usize = 1_024;
 /// when it was restarted meanwhile (realm, request id, source, user agent).
 pub const MAX_CONTEXT_BYTES: usize = 256;
 
-/// The most audit segments in one `Prepare`: the service states one at a time.
-pub const MAX_AUDIT_SEGMENTS: usize = 4;
+/// The most statements about the audit in one `Prepare`: the service makes one at a time.
+pub const MAX_AUDIT_STATEMENTS: usize = 4;
 
 /// The most batches that may be prepared and not yet committed.
 pub const MAX_OPEN_BATCHES: usize = 2;

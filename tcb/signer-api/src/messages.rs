@@ -209,10 +209,38 @@ pub struct Prepare {
     /// The requests; none is allowed, and collects the entries that the signer made itself.
     #[n(0)]
     pub requests: Vec<IssueRequest>,
-    /// What the service stored of its audit since: logged as the service's word, at most
-    /// [`crate::MAX_AUDIT_SEGMENTS`].
+    /// What the service did with its audit since: logged as the service's word, at most
+    /// [`crate::MAX_AUDIT_STATEMENTS`].
     #[cbor(n(1), default)]
-    pub audit: Vec<AuditSegment>,
+    pub audit: Vec<AuditStatement>,
+}
+
+/// The service's word about its audit.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum AuditStatement {
+    /// A segment is stored.
+    #[n(0)]
+    Stored(#[n(0)] AuditSegment),
+    /// Segments are about to be deleted: the policy does not keep them any longer.
+    #[n(1)]
+    Removed(#[n(0)] AuditRemoval),
+}
+
+/// Segments of one log whose numbers follow each other; the signer adds its own time.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AuditRemoval {
+    /// Id of the log that the records are about.
+    #[n(0)]
+    pub log: ByteArray<16>,
+    /// Number of the first segment in that log.
+    #[n(1)]
+    pub first: u64,
+    /// How many segments.
+    #[n(2)]
+    pub segments: u64,
+    /// Their records were made before this hour since 1970.
+    #[n(3)]
+    pub before: u64,
 }
 
 /// The service's word about one audit segment; its fields are those of the log's entry.

@@ -12,12 +12,17 @@ fn audit_segment() -> AuditSegment {
     AuditSegment { log, number: 3, first: 4, records: 5, hour: 6, digest }
 }
 
+fn statements() -> Vec<AuditStatement> {
+    let removal = AuditRemoval { log: [1; 16].into(), first: 3, segments: 4, before: 5 };
+    vec![AuditStatement::Stored(audit_segment()), AuditStatement::Removed(removal)]
+}
+
 fn every_request() -> Vec<Request> {
     vec![
         hello(),
         Request::Start(Start { policy: vec![1].into(), predecessor: None, compromised: vec![] }),
         Request::Resume(Resume { size: 0, root: ByteArray::from([0; 32]) }),
-        Request::Prepare(Prepare { requests: vec![], audit: vec![audit_segment()] }),
+        Request::Prepare(Prepare { requests: vec![], audit: statements() }),
         Request::Commit(Commit { batch: 1 }),
         Request::LoadPolicy(LoadPolicy { policy: vec![].into() }),
         Request::Rotate(Rotate { realm: "r".into() }),

@@ -6,8 +6,8 @@ use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReaso
 use chancery_policy::Policy;
 use chancery_policy::replay::{ClientMemory, ProofId};
 use chancery_signer_api::{
-    AuditSegment, Committed, Compromise, Compromised, CompromisedKey, Cosign, Cosigned, Fault,
-    FaultCode, Hello, LoadPolicy, MAX_AUDIT_SEGMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME,
+    AuditStatement, Committed, Compromise, Compromised, CompromisedKey, Cosign, Cosigned, Fault,
+    FaultCode, Hello, LoadPolicy, MAX_AUDIT_STATEMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME,
     Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared, Protection, Request,
     Response, Resume, Resumed, Rotate, Rotating, Start, Status, Welcome, Witnessed,
 };
@@ -397,14 +397,14 @@ impl<C: Clock> Signer<C> {
             let detail = format!("more than `{MAX_TOKENS_PER_FRAME}` requests in a frame");
             return Err(fault(FaultCode::Malformed, detail));
         }
-        if prepare.audit.len() > MAX_AUDIT_SEGMENTS {
-            let detail = format!("more than `{MAX_AUDIT_SEGMENTS}` audit segments in a frame");
+        if prepare.audit.len() > MAX_AUDIT_STATEMENTS {
+            let detail = format!("more than `{MAX_AUDIT_STATEMENTS}` statements in a frame");
             return Err(fault(FaultCode::Malformed, detail));
         }
         // The sweep and `iat` share one reading, so that no key is destroyed in between.
         self.tick_at(now).map_err(internal)?;
-        for segment in prepare.audit {
-            self.log.append(&audit_entry(&segment)).map_err(internal)?;
+        for statement in prepare.audit {
+            self.log.append(&audit_entry(&statement, now)).map_err(internal)?;
         }
         let next_policy = self.next_policy.take();
         if let Some(policy) = &next_policy {
@@ -624,16 +624,25 @@ fn witnessing(policy: &Policy) -> Result<Option<Witnessing>, Fault> {
     Ok(Some(Witnessing::new(parsed, text.to_owned())))
 }
 
-/// The service's word, in an entry kind that nothing else has.
-fn audit_entry(segment: &AuditSegment) -> Entry {
-    Entry::AuditSegment(chancery_entry::AuditSegment {
-        log: *segment.log,
-        number: segment.number,
-        first: segment.first,
-        records: segment.records,
-        hour: segment.hour,
-        digest: *segment.digest,
-    })
+/// The service's word, in entry kinds that nothing else has.
+fn audit_entry(statement: &AuditStatement, now: Now) -> Entry {
+    match statement {
+        AuditStatement::Stored(segment) => Entry::AuditSegment(chancery_entry::AuditSegment {
+            log: *segment.log,
+            number: segment.number,
+            first: segment.first,
+            records: segment.records,
+            hour: segment.hour,
+            digest: *segment.digest,
+        }),
+        AuditStatement::Removed(removal) => Entry::AuditRemoval(chancery_entry::AuditRemoval {
+            log: *removal.log,
+            first: removal.first,
+            segments: removal.segments,
+            before: removal.before,
+            at: now.seconds(),
+        }),
+    }
 }
 
 /// The predecessor's checkpoint goes into genesis only after this signer verified it.

@@ -12,7 +12,7 @@
 mod cursor;
 mod deliver;
 mod settings;
-mod source;
+pub(super) mod source;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chancery_audit::segment::{self, MAX_ROWS, Range, Segment, Source};
 use chancery_audit::{Opener, Record, SealedSection, SegmentName, scan};
-use chancery_signer_api::{AuditSegment, MAX_AUDIT_SEGMENTS};
+use chancery_signer_api::{AuditSegment, AuditStatement, MAX_AUDIT_STATEMENTS};
 
 use super::{Audit, AuditError, Pending, Place, lock};
 use crate::ledger::Audited;
@@ -103,14 +103,22 @@ async fn store_due(service: &Service) -> Result<(), AuditError> {
 fn state(service: &Service) {
     let mut state = lock(&service.audit.state);
     let is_due =
-        |flight: &Flight| flight.stated.is_none_or(|stated| stated.elapsed() >= STATE_AGAIN_AFTER);
-    let mut segments = Vec::new();
-    for flight in state.flights.iter_mut().filter(|f| is_due(f)).take(MAX_AUDIT_SEGMENTS) {
+        |stated: Option<Instant>| stated.is_none_or(|stated| stated.elapsed() >= STATE_AGAIN_AFTER);
+    let mut statements = Vec::new();
+    let flights = state.flights.iter_mut().filter(|flight| is_due(flight.stated));
+    for flight in flights.take(MAX_AUDIT_STATEMENTS) {
         flight.stated = Some(Instant::now());
-        segments.push(flight.segment.clone());
+        statements.push(AuditStatement::Stored(flight.segment.clone()));
     }
-    if !segments.is_empty() {
-        service.issuer.state_audit(segments);
+    state.removals.retain(|(removal, _)| !service.logs.is_removal_logged(removal));
+    let room = MAX_AUDIT_STATEMENTS.saturating_sub(statements.len());
+    let removals = state.removals.iter_mut().filter(|(_, stated)| is_due(*stated));
+    for (removal, stated) in removals.take(room) {
+        *stated = Some(Instant::now());
+        statements.push(AuditStatement::Removed(removal.clone()));
+    }
+    if !statements.is_empty() {
+        service.issuer.state_audit(statements);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod archive;
 mod find;
+mod hold;
 mod sql;
 mod verify;
 
@@ -18,6 +19,11 @@ pub enum AuditCommand {
     Find(Box<find::FindArgs>),
     /// Check every segment against the log; exit 0 only if none is missing, altered or reordered
     Verify(verify::VerifyArgs),
+    /// Keep a window's records, whatever their age
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Delete segments that are too old and that nobody holds, now
+    Prune(hold::PruneArgs),
     /// Ask in SQL, by the DuckDB that is installed beside chancery
     Sql(sql::SqlArgs),
 }
@@ -44,6 +50,8 @@ pub fn run(command: &AuditCommand) -> anyhow::Result<ExitCode> {
     match command {
         AuditCommand::Find(args) => find::run(args),
         AuditCommand::Verify(args) => verify::run(args),
+        AuditCommand::Hold(command) => hold::hold(command),
+        AuditCommand::Prune(args) => hold::prune(args),
         AuditCommand::Sql(args) => sql::run(args),
     }
 }

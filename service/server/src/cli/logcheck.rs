@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chancery_entry::AuditSegment;
+use chancery_entry::{AuditRemoval, AuditSegment};
 use chancery_tlog::LogId;
 use chancery_tlog::note::VerifierKey;
 use clap::Args;
@@ -208,14 +208,28 @@ fn earlier(before: u64) -> String {
 pub(super) fn audit_statements(
     objects: &dyn Objects,
     id: LogId,
-) -> anyhow::Result<Result<(u64, Vec<AuditSegment>), String>> {
+) -> anyhow::Result<Result<AuditStatements, String>> {
     let begin = Begin { named: Some(id), may_be_pruned: true, ..Begin::default() };
     match walk(objects, begin, &AtomicBool::new(false)) {
-        Ok(agreement) => Ok(Ok((agreement.checkpoint.size, agreement.story.audits))),
+        Ok(agreement) => Ok(Ok(AuditStatements {
+            entries: agreement.checkpoint.size,
+            segments: agreement.story.audits,
+            removals: agreement.story.removals,
+        })),
         Err(CheckError::Disagrees { why, .. }) => Ok(Err(why)),
         Err(CheckError::Unknown(e)) => Err(e),
         Err(e) => Err(e.into()),
     }
+}
+
+/// What a log says of the audit.
+pub(super) struct AuditStatements {
+    /// Entries of the log.
+    pub entries: u64,
+    /// Segments that were stored.
+    pub segments: Vec<AuditSegment>,
+    /// Segments that were deleted.
+    pub removals: Vec<AuditRemoval>,
 }
 
 /// How a walk begins.

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chancery_signer_api::AuditRemoval;
 use chancery_tlog::LogId;
 use chancery_tlog::note::VerifierKey;
 
@@ -115,6 +116,12 @@ impl Logs {
     pub fn audited(&self, log: &[u8; 16]) -> Audited {
         let logs = self.all_open();
         logs.iter().map(|l| l.audited(log)).fold(Audited::default(), Audited::max)
+    }
+
+    /// Whether any log says that these segments are deleted.
+    #[must_use]
+    pub fn is_removal_logged(&self, removal: &AuditRemoval) -> bool {
+        self.all_open().iter().any(|log| log.has_removed(removal))
     }
 
     /// Every open log whose ledger is known: the living signer's and those whose keys still count.

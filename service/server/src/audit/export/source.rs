@@ -157,6 +157,28 @@ pub async fn segments_since(store: &Store, hour: u64) -> Result<Vec<SegmentName>
     Ok(names)
 }
 
+/// The names of all segments before an hour.
+pub async fn segments_until(store: &Store, hour: u64) -> Result<Vec<SegmentName>, StoreError> {
+    let mut names = Vec::new();
+    let probe = SegmentName { hour, log: "x".repeat(22), number: 0, is_sealed: false };
+    let end = format!("audit/{}", probe.folder());
+    for day in store.folders("audit").await? {
+        // A date sorts as its text does, and a day is before its hours.
+        if !day.starts_with("date=") || format!("audit/{day}") > end {
+            continue;
+        }
+        for hour in store.folders(&format!("audit/{day}")).await? {
+            let folder = format!("audit/{day}/{hour}");
+            if folder < end {
+                for file in store.names(&folder).await? {
+                    names.extend(SegmentName::parse(&format!("{folder}/{file}")));
+                }
+            }
+        }
+    }
+    Ok(names)
+}
+
 /// Sections from the one on that holds a record, if that one waits for its segment.
 fn waiting(service: &Service, log: &[u8; 16], next: u64) -> Option<Vec<Pending>> {
     let state = lock(&service.audit.state);

@@ -3,7 +3,8 @@
 //! The logs come first: each is walked whole, as `chancery log check` does, so that what the service
 //! stated of its audit is known to stand under a checkpoint that the signer signed. Then every stated
 //! segment must be there with the stated SHA-256, and the statements of each log must cover its
-//! records from the first on without a gap. For this no key is needed; with one, segments are opened
+//! records from the first on without a gap. One that is not there must have been stated as removed by
+//! retention, under the same logs, before it went. For this no key is needed; with one, segments are opened
 //! and read whole.
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use chancery_audit::keys::Identity;
 use chancery_audit::segment::{Segment, Source};
 use chancery_audit::{SegmentName, hour_of, parse_time, scan};
-use chancery_entry::AuditSegment;
+use chancery_entry::{AuditRemoval, AuditSegment};
 use chancery_token::b64;
 use clap::Args;
 use serde_json::json;
@@ -32,6 +33,9 @@ pub struct VerifyArgs {
     /// Segments of earlier hours may be gone, as retention allows
     #[arg(long, value_parser = parse, value_name = "TIME")]
     from: Option<u64>,
+    /// Nothing may have been removed by retention before it was so old, by the signers' time
+    #[arg(long, value_name = "DAYS")]
+    keep_days: Option<u64>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -48,6 +52,8 @@ struct Findings {
     entries: u64,
     segments: u64,
     records: u64,
+    /// Segments that are gone and stated as removed.
+    removed: u64,
     /// Segments that no log names yet.
     unstated: u64,
     /// Whether entries of a log were pruned, and with them perhaps the first statements.
@@ -62,6 +68,8 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let stored = archive.list(0..=u64::MAX)?;
     let mut findings = Findings::default();
     let mut stated: BTreeMap<[u8; 16], Vec<AuditSegment>> = BTreeMap::new();
+    let mut removals =
+        Removals { keep_s: args.keep_days.map(|d| d.saturating_mul(86_400)), said: Vec::new() };
     for log in archive.logs()? {
         let Ok(id) = log.parse() else { continue };
         if archive.object(&format!("log/{log}/checkpoint"))?.is_none() {
@@ -69,10 +77,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         }
         findings.pruned |= archive.object(&format!("log/{log}/{MARKER}"))?.is_some();
         match logcheck::audit_statements(&(&archive, log.clone()), id)? {
-            Ok((size, statements)) => {
+            Ok(said) => {
                 findings.logs = findings.logs.saturating_add(1);
-                findings.entries = findings.entries.saturating_add(size);
-                for statement in statements {
+                findings.entries = findings.entries.saturating_add(said.entries);
+                removals.said.extend(said.removals);
+                for statement in said.segments {
                     stated.entry(statement.log).or_default().push(statement);
                 }
             }
@@ -81,7 +90,8 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     }
     let first_hour = args.from.map_or(0, hour_of);
     for (log, statements) in stated {
-        check_log(&archive, log, statements, first_hour, &stored, &mut findings)?;
+        let known = Known { first_hour, removals: &removals, stored: &stored };
+        check_log(&archive, log, statements, &known, &mut findings)?;
     }
     tell(&findings, &archive, args.json)?;
     Ok(if findings.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -96,6 +106,7 @@ fn tell(findings: &Findings, archive: &Archive, json: bool) -> anyhow::Result<()
             "entries": findings.entries,
             "segments": findings.segments,
             "records": findings.records,
+            "removed": findings.removed,
             "not_stated_yet": findings.unstated,
             "opened": archive.has_key(),
             "violations": findings.violations,
@@ -108,12 +119,62 @@ fn tell(findings: &Findings, archive: &Archive, json: bool) -> anyhow::Result<()
     if ok {
         let opened = if archive.has_key() { "opened and read" } else { "not opened: no key" };
         say(&format!(
-            "{} segments with {} records agree with {} logs of {} entries ({opened}); {} segments \
-             are not stated yet",
-            findings.segments, findings.records, findings.logs, findings.entries, findings.unstated
+            "{} segments with {} records agree with {} logs of {} entries ({opened}); {} of them \
+             were removed by retention, as stated; {} more are not stated yet",
+            findings.segments,
+            findings.records,
+            findings.logs,
+            findings.entries,
+            findings.removed,
+            findings.unstated
         ))?;
     }
     Ok(())
+}
+
+/// What is known besides one log's statements.
+struct Known<'a> {
+    first_hour: u64,
+    removals: &'a Removals,
+    stored: &'a [SegmentName],
+}
+
+/// What was stated as removed.
+struct Removals {
+    /// How old it must have been, in seconds.
+    keep_s: Option<u64>,
+    said: Vec<AuditRemoval>,
+}
+
+impl Removals {
+    /// Whether this segment may be gone; or what is wrong with what was said of it.
+    fn allow(&self, segment: &AuditSegment) -> Result<bool, String> {
+        let covers = |r: &&AuditRemoval| {
+            r.log == segment.log
+                && segment.number.checked_sub(r.first).is_some_and(|at| at < r.segments)
+        };
+        // Said twice, it may have gone after the first time.
+        let Some(said) = self.said.iter().filter(covers).min_by_key(|r| r.at) else {
+            return Ok(false);
+        };
+        if segment.hour >= said.before {
+            return Err("although it is younger than what was stated as removed".into());
+        }
+        let age_s = said.at.saturating_sub(segment.hour.saturating_add(1).saturating_mul(3_600));
+        match self.keep_s {
+            Some(keep_s) if age_s < keep_s => {
+                Err(format!("when it was {} days old", age_s / 86_400))
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+/// What is wrong with a segment.
+enum Wrong {
+    /// It is not there, under this name.
+    Missing(String),
+    Other(String),
 }
 
 /// The statements about one log, in order, and their segments.
@@ -121,10 +182,10 @@ fn check_log(
     archive: &Archive,
     log: [u8; 16],
     mut statements: Vec<AuditSegment>,
-    first_hour: u64,
-    stored: &[SegmentName],
+    known: &Known<'_>,
     findings: &mut Findings,
 ) -> anyhow::Result<()> {
+    let Known { first_hour, removals, stored } = known;
     let text = b64::encode(&log);
     statements.sort_by_key(|s| s.number);
     // A service that was not sure whether it was heard says the same again.
@@ -145,10 +206,16 @@ fn check_log(
         }
         end = statement.first.saturating_add(statement.records);
         findings.records = findings.records.saturating_add(statement.records);
-        if statement.hour >= first_hour {
+        if statement.hour >= *first_hour {
             findings.segments = findings.segments.saturating_add(1);
-            if let Err(what) = check_segment(archive, &text, statement)? {
-                findings.violations.push(what);
+            match check_segment(archive, &text, statement)? {
+                Ok(()) => {}
+                Err(Wrong::Missing(object)) => match removals.allow(statement) {
+                    Ok(true) => findings.removed = findings.removed.saturating_add(1),
+                    Ok(false) => findings.violations.push(format!("`{object}` is missing")),
+                    Err(why) => findings.violations.push(format!("`{object}` was removed {why}")),
+                },
+                Err(Wrong::Other(what)) => findings.violations.push(what),
             }
         }
     }
@@ -171,7 +238,8 @@ fn check_segment(
     archive: &Archive,
     log: &str,
     statement: &AuditSegment,
-) -> anyhow::Result<Result<(), String>> {
+) -> anyhow::Result<Result<(), Wrong>> {
+    let wrong = |what: String| Ok(Err(Wrong::Other(what)));
     let (hour, number) = (statement.hour, statement.number);
     let mut name = SegmentName { hour, log: log.into(), number, is_sealed: false };
     let mut bytes = archive.object(&name.object())?;
@@ -180,10 +248,10 @@ fn check_segment(
         name.is_sealed = true;
         bytes = archive.object(&name.object())?;
     }
-    let Some(bytes) = bytes else { return Ok(Err(format!("`{object}` is missing"))) };
+    let Some(bytes) = bytes else { return Ok(Err(Wrong::Missing(object))) };
     let object = name.object();
     if chancery_entry::sha256(&bytes) != statement.digest {
-        return Ok(Err(format!("`{object}` was altered: its SHA-256 is not the stated one")));
+        return wrong(format!("`{object}` was altered: its SHA-256 is not the stated one"));
     }
     // A sealed one is for other keys than those at hand here.
     if !archive.has_key() || name.is_sealed {
@@ -192,13 +260,14 @@ fn check_segment(
     let segment = match archive.segment(&name) {
         Ok(segment) => segment,
         // Another recipient's: its digest was checked, which is all that can be.
-        Err(e) => return Ok(Err(format!("{e}"))),
+        Err(e) => return wrong(format!("{e}")),
     };
     let range = segment.range();
     if (range.first, range.records) != (statement.first, statement.records) {
-        return Ok(Err(format!("`{object}` holds other records than were stated")));
+        return wrong(format!("`{object}` holds other records than were stated"));
     }
-    Ok(read_whole(&bytes, archive.identities_shared()).map_err(|e| format!("`{object}`: {e}")))
+    let read = read_whole(&bytes, archive.identities_shared());
+    Ok(read.map_err(|e| Wrong::Other(format!("`{object}`: {e}"))))
 }
 
 fn read_whole(bytes: &bytes::Bytes, identities: &Arc<[Identity]>) -> Result<(), String> {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chancery_entry::directory::DirectoryEntry;
-use chancery_entry::{Announcement, AuditSegment, Entry, Imported, TokenEntry};
+use chancery_entry::{Announcement, AuditRemoval, AuditSegment, Entry, Imported, TokenEntry};
 use chancery_tlog::{Hash, LogId};
 use chancery_token::{PublicKey, b64};
 use chancery_validate::directory::Directory;
@@ -69,6 +69,8 @@ pub(in crate::cli) struct Story {
     pub cosigning_key: Option<Vec<u8>>,
     /// What the service stated of its audit; not kept in resume files.
     pub audits: Vec<AuditSegment>,
+    /// Which segments it stated as deleted; not kept either.
+    pub removals: Vec<AuditRemoval>,
 }
 
 /// A key that was made elsewhere and is listed for a while.
@@ -213,8 +215,10 @@ impl Story {
 
     fn read_entry(&mut self, index: u64, entry: &Entry) -> Result<(), Contradiction> {
         if self.pruned > 0 {
-            if let Entry::AuditSegment(a) = entry {
-                self.audits.push(a.clone());
+            match entry {
+                Entry::AuditSegment(a) => self.audits.push(a.clone()),
+                Entry::AuditRemoval(r) => self.removals.push(r.clone()),
+                _ => {}
             }
             return Ok(());
         }
@@ -239,6 +243,7 @@ impl Story {
             }
             Entry::Imported(said) => self.import(said),
             Entry::AuditSegment(a) => self.audits.push(a.clone()),
+            Entry::AuditRemoval(r) => self.removals.push(r.clone()),
             Entry::Genesis(genesis) => self.cosigning_key.clone_from(&genesis.cosigning_key),
             Entry::Policy(_) => {}
         }
@@ -321,6 +326,7 @@ impl StoryText {
             pruned: self.pruned,
             cosigning_key: self.cosigning_key.map(|key| b64::decode(&key)).transpose().ok()?,
             audits: Vec::new(),
+            removals: Vec::new(),
         })
     }
 }
