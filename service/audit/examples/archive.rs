@@ -12,13 +12,17 @@ use std::time::{Duration, Instant};
 
 use chancery_audit::keys::Identity;
 use chancery_audit::segment::{self, MAX_ROWS};
-use chancery_audit::{Outcome, Record, Token, hour_of};
+use chancery_audit::{
+    Opener, Outcome, Record, SealedSection, Section, SectionSealer, Token, hour_of,
+};
 use chancery_token::b64;
 
 const LOG: [u8; 16] = [42; 16];
 /// 2026-11-22T00:00:00Z.
 const START_MS: u64 = 1_795_305_600_000;
 const DAY_MS: u64 = 86_400_000;
+/// Records of a batch, where what a batch costs is measured: what a signed request may ask for.
+const BATCH: u64 = 32;
 
 /// splitmix64: repeatable, and as good as random for what compresses.
 struct Random(u64);
@@ -83,6 +87,29 @@ fn record(at: u64, count: u64, random: &mut Random) -> Record {
     record
 }
 
+/// Microseconds that a record costs in its batch, before its token leaves, and afterwards until its
+/// segment is built.
+fn batches(identity: &Identity, count: u64) -> (f64, f64) {
+    let mut random = Random(2);
+    let mut sealer = SectionSealer::new(&[identity.recipient().clone()]).unwrap();
+    let mut opener = Opener::new(std::slice::from_ref(identity));
+    let (mut sealing, mut opening) = (Duration::ZERO, Duration::ZERO);
+    for at in 0..count / BATCH {
+        let first = at * BATCH;
+        let records = (0..BATCH).map(|n| record(first + n, count, &mut random)).collect();
+        let section = Section { log: LOG, first, records };
+        let started = Instant::now();
+        let bytes = sealer.seal(&section).unwrap();
+        sealing += started.elapsed();
+        let started = Instant::now();
+        let opened = SealedSection::read(&bytes).unwrap().open(&mut opener).unwrap();
+        opening += started.elapsed();
+        assert_eq!(opened, section);
+    }
+    let each = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+    (each(sealing), each(opening))
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().unwrap());
@@ -122,7 +149,9 @@ fn main() {
     }
     flush(&mut rows);
     println!("{count} records in {number} segments, {:.1} bytes each", bytes as f64 / count as f64);
-    println!("{:.2} microseconds each", spent.as_secs_f64() * 1e6 / count as f64);
+    println!("{:.2} microseconds each in a segment", spent.as_secs_f64() * 1e6 / count as f64);
+    let (sealing, opening) = batches(&identity, count.clamp(BATCH, 1_000_000));
+    println!("{sealing:.2} microseconds each to seal in batches of {BATCH}, {opening:.2} to open");
     let sample = sample.unwrap();
     println!("jti {}", sample.jti);
     println!("digest {}", b64::encode(&sample.digest));

@@ -3,7 +3,7 @@
 //! Its columns are those of [`schema`]; rows stand in the order of the records' numbers, which is
 //! that of their times. Texts that repeat are dictionaries, `jti` and `request_id` are written as
 //! what differs from the row before. What tells most segments that a question after one token need not
-//! read stands in the footer ([`Tokens`]): Parquet's own Bloom filters would stand in the clear, where
+//! read stands in the footer (`tokens`): Parquet's own Bloom filters would stand in the clear, where
 //! the library writes them, and DuckDB, which looks for encrypted ones, cannot read such columns.
 //!
 //! The file is encrypted by Parquet's own means (modular encryption, AES-256-GCM, footer included)
