@@ -3,16 +3,18 @@
 //!
 //! The page to open first is [`issue`]: the life of a token inside the signer. [`lifecycle`] is the
 //! life of a key. [`signer`] holds the state and the one place where requests are dispatched;
-//! [`serve`] is the event loop around it, [`memory`] where the private keys are, [`sandbox`] what the
+//! [`serve`] is the event loop around it, [`door`] where its peer comes in, [`memory`] where the private keys are, [`sandbox`] what the
 //! process gives up before it starts.
 
 pub mod clock;
+pub mod door;
 mod imports;
 pub mod issue;
 mod keys;
 mod kubernetes;
 pub mod lifecycle;
 mod log;
+pub mod machine;
 pub mod memory;
 mod open;
 mod publish;

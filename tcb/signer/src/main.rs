@@ -6,12 +6,14 @@ mod self_test;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use chancery_signer::clock::SystemClock;
-use chancery_signer::serve::{self, Options};
+use chancery_signer::door::Door;
 use chancery_signer::signer::Signer;
-use chancery_signer::{SOFTWARE, memory, sandbox};
+use chancery_signer::{SOFTWARE, machine, memory, sandbox, serve};
+use chancery_signer_api::Protection;
 
 const USAGE: &str = "\
 usage: chancery-signer --socket PATH [--peer-uid UID] [--alone-seconds N]
@@ -25,14 +27,24 @@ usage: chancery-signer --socket PATH [--peer-uid UID] [--alone-seconds N]
   self-test           enter the sandbox, try what it forbids, report as JSON; exit 0 if all failed
 ";
 
+/// Without a service the signer ends, and all keys with it, after this long: on a developer's
+/// machine, and in a virtual one, whose host may be replacing the service.
+const ALONE_FOR: Duration = Duration::from_secs(60);
+const MACHINE_ALONE_FOR: Duration = Duration::from_secs(300);
+
 struct Arguments {
     socket: PathBuf,
-    options: Options,
+    peer_uid: Option<u32>,
+    alone_for: Duration,
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments = std::env::args();
+    let program = arguments.next();
+    let arguments: Vec<String> = arguments.collect();
     let result = match arguments.first().map(String::as_str) {
+        // Whatever the kernel's command line adds: a machine's first process does one thing.
+        _ if machine::is_ours(program.as_deref()) => run_machine(),
         Some("--version") => say(&format!("{SOFTWARE}\n")),
         Some("--help" | "-h") => say(USAGE),
         Some("self-test") => self_test::run(),
@@ -49,38 +61,52 @@ fn main() -> ExitCode {
 
 fn parse(arguments: &[String]) -> Result<Arguments, String> {
     let mut socket = None;
-    let mut options = Options { peer_uid: None, alone: Duration::from_secs(60) };
+    let (mut peer_uid, mut alone_for) = (None, ALONE_FOR);
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         let value = rest.next().ok_or_else(|| format!("`{name}` needs a value\n{USAGE}"))?;
         let wrong = || format!("`{value}` is not a number\n{USAGE}");
         match name.as_str() {
             "--socket" => socket = Some(PathBuf::from(value)),
-            "--peer-uid" => {
-                options.peer_uid = Some(value.parse().map_err(|_| wrong())?);
-            }
+            "--peer-uid" => peer_uid = Some(value.parse().map_err(|_| wrong())?),
             "--alone-seconds" => {
-                options.alone = Duration::from_secs(value.parse().map_err(|_| wrong())?)
+                alone_for = Duration::from_secs(value.parse().map_err(|_| wrong())?);
             }
             _ => return Err(format!("unknown option `{name}`\n{USAGE}")),
         }
     }
     let socket = socket.ok_or_else(|| format!("--socket is missing\n{USAGE}"))?;
-    Ok(Arguments { socket, options })
+    Ok(Arguments { socket, peer_uid, alone_for })
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     // The signer outlives the service: no signal to the service's session reaches it. Where it
     // leads a session already, there is nothing to do.
     let _ = rustix::process::setsid();
-    let mut protections = vec![memory::protect()?];
-    let listener = bind(&arguments.socket, arguments.options.peer_uid.is_some())?;
+    let protections = vec![memory::protect()?];
+    let listener = bind(&arguments.socket, arguments.peer_uid.is_some())?;
+    let door = Door::Socket { listener, peer_uid: arguments.peer_uid };
+    serve_at(&door, protections, arguments.alone_for)
+}
+
+fn run_machine() -> Result<ExitCode, String> {
+    let port = machine::prepare()?;
+    let protections = vec![memory::protect()?];
+    complain(&format!("{SOFTWARE} in a machine of its own"));
+    serve_at(&Door::Port(Rc::new(port)), protections, MACHINE_ALONE_FOR)
+}
+
+fn serve_at(
+    door: &Door,
+    mut protections: Vec<Protection>,
+    alone_for: Duration,
+) -> Result<ExitCode, String> {
     protections.extend(sandbox::enter());
     // The RSA thread starts in here, so the seccomp filter comes after it, for both threads.
     let mut signer = Signer::new(SystemClock).map_err(|e| e.to_string())?;
     protections.push(sandbox::close());
     signer.set_sandbox(protections);
-    serve::run(&listener, &mut signer, arguments.options).map_err(|e| e.to_string())?;
+    serve::run(door, &mut signer, alone_for).map_err(|e| e.to_string())?;
     Ok(ExitCode::SUCCESS)
 }
 

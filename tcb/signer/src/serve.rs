@@ -4,15 +4,13 @@
 //! than until the next second, when the keys are swept (INVARIANT I4).
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use chancery_signer_api::{Fault, FaultCode, FrameBuffer, Request, Response, encode};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{SocketFlags, accept_with};
+use rustix::event::PollFlags;
 
 use crate::clock::{Clock, SystemClock};
+use crate::door::{Door, Stream, Woken};
 use crate::signer::{Error as SignerError, Signer};
 
 /// How much is read at a time: a frame of 64 requests usually fits.
@@ -25,15 +23,6 @@ const SWEEP_WITHIN_MS: u64 = 1_000;
 
 /// A peer that says nothing is sent away after this many milliseconds: it holds the only place.
 const GREETING_WITHIN_MS: u64 = 5_000;
-
-/// Who may connect, and how long the signer stays without anybody.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// The user id that a peer must have; the signer's own is accepted too.
-    pub peer_uid: Option<u32>,
-    /// The signer ends, and its keys with it, after this long alone.
-    pub alone: Duration,
-}
 
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +45,7 @@ pub enum Ended {
 }
 
 struct Peer {
-    stream: OwnedFd,
+    stream: Stream,
     inbox: FrameBuffer,
     outbox: Vec<u8>,
     sent: usize,
@@ -68,14 +57,14 @@ struct Peer {
     silent_since: Option<u64>,
 }
 
-/// Serves until the signer ends.
+/// Serves until the signer ends, which it does after `alone_for` without a peer.
 ///
 /// # Errors
 /// [`Error`]; all keys are gone then.
 pub fn run(
-    listener: &UnixListener,
+    door: &Door,
     signer: &mut Signer<SystemClock>,
-    options: Options,
+    alone_for: Duration,
 ) -> Result<Ended, Error> {
     let mut peer: Option<Peer> = None;
     let mut clock = SystemClock;
@@ -91,16 +80,16 @@ pub fn run(
             swept = now;
             signer.tick()?;
         }
-        wait(listener, peer.as_ref(), 1_002_u64.saturating_sub(now.wall_ms % 1_000))?;
+        let woken = wait(door, peer.as_ref(), 1_002_u64.saturating_sub(now.wall_ms % 1_000))?;
         let Some(connected) = &mut peer else {
-            peer = accept(listener, signer, options)?;
+            peer = accept(door, signer)?;
             let alone = clock.read().boot_ms.saturating_sub(alone_since);
-            if peer.is_none() && Duration::from_millis(alone) >= options.alone {
+            if peer.is_none() && Duration::from_millis(alone) >= alone_for {
                 return Ok(Ended::Alone);
             }
             continue;
         };
-        let alive = connected.turn(signer, &mut scratch);
+        let alive = woken == Woken::Look && connected.turn(signer, &mut scratch);
         let drained = connected.unsent() == 0;
         if connected.ending && (drained || !alive) {
             return Ok(Ended::Asked);
@@ -110,57 +99,28 @@ pub fn run(
             .is_some_and(|since| clock.read().boot_ms.saturating_sub(since) >= GREETING_WITHIN_MS);
         if !alive || silent || (connected.closing && drained) {
             peer = None;
+            door.forget(&mut scratch);
             alone_since = clock.read().boot_ms;
         }
     }
 }
 
-fn wait(listener: &UnixListener, peer: Option<&Peer>, ms: u64) -> Result<(), io::Error> {
-    let (fd, flags): (BorrowedFd<'_>, _) = match peer {
-        None => (listener.as_fd(), PollFlags::IN),
-        Some(peer) => {
-            let mut flags = PollFlags::empty();
-            if peer.unsent() > 0 {
-                flags |= PollFlags::OUT;
-            }
-            if peer.unsent() < MAX_UNSENT_BYTES && !peer.closing {
-                flags |= PollFlags::IN;
-            }
-            (peer.stream.as_fd(), flags)
-        }
-    };
-    let ready = peer.is_some_and(|p| p.held_back && p.unsent() < MAX_UNSENT_BYTES);
-    let ms = if ready { 0 } else { ms };
-    let timeout = Timespec {
-        tv_sec: i64::try_from(ms / 1_000).unwrap_or(1),
-        tv_nsec: i64::try_from(ms % 1_000).unwrap_or(0).saturating_mul(1_000_000),
-    };
-    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], Some(&timeout)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(e.into()),
+fn wait(door: &Door, peer: Option<&Peer>, ms: u64) -> Result<Woken, io::Error> {
+    let limit = Duration::from_millis(ms);
+    let Some(peer) = peer else { return door.wait(limit).map(|()| Woken::Look) };
+    let mut flags = PollFlags::empty();
+    if peer.unsent() > 0 {
+        flags |= PollFlags::OUT;
     }
+    if peer.unsent() < MAX_UNSENT_BYTES && !peer.closing {
+        flags |= PollFlags::IN;
+    }
+    let ready = peer.held_back && peer.unsent() < MAX_UNSENT_BYTES;
+    door.wait_for(&peer.stream, flags, if ready { Duration::ZERO } else { limit })
 }
 
-fn accept(
-    listener: &UnixListener,
-    signer: &mut Signer<SystemClock>,
-    options: Options,
-) -> Result<Option<Peer>, io::Error> {
-    use rustix::io::Errno;
-    let stream = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-        Ok(stream) => stream,
-        Err(Errno::BADF | Errno::INVAL | Errno::NOTSOCK) => {
-            return Err(io::Error::other("the listening socket is gone"));
-        }
-        // Nobody there, or out of descriptors or memory for now: no reason to end with all keys.
-        Err(_) => return Ok(None),
-    };
-    let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { return Ok(None) };
-    let uid = peer.uid.as_raw();
-    if uid != rustix::process::geteuid().as_raw() && options.peer_uid != Some(uid) {
-        // Whoever it is gets no word.
-        return Ok(None);
-    }
+fn accept(door: &Door, signer: &mut Signer<SystemClock>) -> Result<Option<Peer>, io::Error> {
+    let Some(stream) = door.admit()? else { return Ok(None) };
     signer.connected();
     Ok(Some(Peer {
         stream,

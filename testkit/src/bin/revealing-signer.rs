@@ -9,9 +9,9 @@ use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use chancery_signer::clock::SystemClock;
-use chancery_signer::serve::{self, Options};
+use chancery_signer::door::Door;
 use chancery_signer::signer::Signer;
-use chancery_signer::{memory, sandbox};
+use chancery_signer::{memory, sandbox, serve};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 fn main() {
@@ -32,8 +32,8 @@ fn main() {
     let mut signer = Signer::new(SystemClock).expect("signer");
     protections.push(sandbox::close());
     signer.set_sandbox(protections);
-    let options = Options { peer_uid: None, alone: Duration::from_secs(60) };
-    serve::run(&listener, &mut signer, options).expect("serve");
+    let door = Door::Socket { listener, peer_uid: None };
+    serve::run(&door, &mut signer, Duration::from_secs(60)).expect("serve");
 }
 
 fn secret_mapping() -> Option<usize> {
