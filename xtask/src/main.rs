@@ -8,6 +8,7 @@ mod deploy;
 mod docs_smoke;
 mod first_run;
 mod fuzz;
+mod image;
 mod interop;
 mod kubernetes;
 mod node_binding;
@@ -17,6 +18,7 @@ mod run;
 mod service;
 mod stores;
 mod structure;
+mod vm;
 
 use recipes::{Outcome, RECIPES, Recipe};
 use std::path::Path;

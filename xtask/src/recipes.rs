@@ -2,8 +2,8 @@
 
 use crate::run::{cargo, run, shown, works};
 use crate::{
-    audit, authz, bindings, checkers, deploy, docs_smoke, first_run, fuzz, interop, kubernetes,
-    node_binding, python_binding, stores, structure,
+    audit, authz, bindings, checkers, deploy, docs_smoke, first_run, fuzz, image, interop,
+    kubernetes, node_binding, python_binding, stores, structure, vm,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -99,6 +99,16 @@ pub const RECIPES: &[Recipe] = &[
         name: "deploy",
         about: "the systemd units: read and scored by systemd, and run as two users (as root)",
         run: deploy::recipe,
+    },
+    Recipe {
+        name: "image",
+        about: "the initramfs of a machine that holds only the signer, in target/image ([KERNEL])",
+        run: image::recipe,
+    },
+    Recipe {
+        name: "vm",
+        about: "the image boots under QEMU, OVMF and swtpm; tokens from inside; PCRs as predicted",
+        run: vm::recipe,
     },
     Recipe {
         name: "docs-smoke",

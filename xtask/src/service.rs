@@ -3,6 +3,7 @@
 
 use crate::run::{cargo, output, run, shown, works};
 use anyhow::{Context as _, Result, bail};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -126,34 +127,41 @@ impl Service {
     /// Starts a service in development mode on free ports.
     pub fn development(binaries: &Binaries, folder: &Path) -> Result<Self> {
         let (listen, admin) = free_addresses()?;
-        Self::start(binaries, folder, listen, admin, None)
+        Self::start(binaries, folder, (listen, admin), &[])
     }
 
     /// Starts a service with a configuration file, on the addresses that it was written for.
     pub fn configured(
         binaries: &Binaries,
         folder: &Path,
-        (listen, admin): (SocketAddr, SocketAddr),
+        addresses: (SocketAddr, SocketAddr),
         config: &Path,
     ) -> Result<Self> {
-        Self::start(binaries, folder, listen, admin, Some(config))
+        Self::start(binaries, folder, addresses, &["--config".as_ref(), config.as_os_str()])
+    }
+
+    /// Starts a service in development mode with a signer that runs elsewhere. With the folder and the
+    /// addresses of an earlier one it goes on there: the addresses are part of the policy.
+    pub fn attached(
+        binaries: &Binaries,
+        folder: &Path,
+        addresses: (SocketAddr, SocketAddr),
+        signer: &str,
+    ) -> Result<Self> {
+        Self::start(binaries, folder, addresses, &["--signer".as_ref(), signer.as_ref()])
     }
 
     fn start(
         binaries: &Binaries,
         folder: &Path,
-        listen: SocketAddr,
-        admin: SocketAddr,
-        config: Option<&Path>,
+        (listen, admin): (SocketAddr, SocketAddr),
+        words: &[&OsStr],
     ) -> Result<Self> {
         let (data, log) = (folder.join("data"), folder.join("serve.log"));
         let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(&binaries.chancery);
         command.args(["serve", "--listen", &listen.to_string(), "--admin", &admin.to_string()]);
-        command.arg("--data").arg(&data);
-        if let Some(config) = config {
-            command.arg("--config").arg(config);
-        }
+        command.arg("--data").arg(&data).args(words);
         println!("$ {}", shown(&command));
         let output = (file.try_clone()?, file);
         let process = command.stdin(Stdio::null()).stdout(output.0).stderr(output.1).spawn();
