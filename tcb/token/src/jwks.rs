@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error::shown;
 use crate::json::{self, optional_str, required_str, seconds};
-use crate::{Algorithm, Error, PublicKey, jwk};
+use crate::{Algorithm, Error, KeyId, PublicKey, jwk};
 
 /// Keys of one set. A signer keeps at most 64 live; this is a fleet of four at that limit.
 pub const MAX_KEYS: usize = 256;
@@ -101,6 +101,33 @@ impl Member {
     }
 }
 
+/// A key whose private half its publisher has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// What the set calls it.
+    pub kid: Option<String>,
+    /// The thumbprint of its public half (RFC 7638), if that can be read: the key under any name.
+    pub thumbprint: Option<KeyId>,
+}
+
+impl Exposed {
+    fn of(jwk: &Map<String, Value>) -> Self {
+        let kid = jwk.get("kid").and_then(Value::as_str).map(str::to_owned);
+        let public = jwk.iter().filter(|(name, _)| jwk::PUBLIC_MEMBERS.contains(&name.as_str()));
+        let public = public.map(|(name, value)| (name.clone(), value.clone())).collect();
+        // Which of RSA's algorithms it is for is no part of an RSA key's thumbprint.
+        let key = PublicKey::from_jwk(&public)
+            .or_else(|_| PublicKey::from_jwk_as(&public, Some(Algorithm::Rs256)));
+        Self { kid, thumbprint: key.ok().map(|key| key.kid()) }
+    }
+
+    /// Whether this member has the key, or its name.
+    #[must_use]
+    pub fn is(&self, member: &Member) -> bool {
+        self.kid.as_deref() == Some(&member.kid) || self.thumbprint == Some(member.key.kid())
+    }
+}
+
 /// A key set: the usable keys by `kid`, and what was refused.
 #[derive(Clone, Debug, Default)]
 pub struct KeySet {
@@ -180,15 +207,14 @@ impl KeySet {
         Ok(result)
     }
 
-    /// The `kid` of each member of a set that shows a private or symmetric key. Such a set is refused
-    /// as a whole; this says which keys nobody should trust any more, whoever published them before.
+    /// The members of a set that show a private or symmetric key. Such a set is refused as a whole;
+    /// this says which keys nobody should trust any more, whoever published them before.
     #[must_use]
-    pub fn exposed(bytes: &[u8]) -> Vec<String> {
+    pub fn exposed(bytes: &[u8]) -> Vec<Exposed> {
         let Ok(set) = json::parse_object(bytes) else { return Vec::new() };
         let keys = set.get("keys").and_then(Value::as_array).into_iter().flatten();
-        let members = keys.filter_map(Value::as_object);
-        let exposed = members.filter(|jwk| jwk::refuse_secrets(jwk).is_err());
-        exposed.filter_map(|jwk| jwk.get("kid")?.as_str()).map(str::to_owned).collect()
+        let members = keys.filter_map(Value::as_object).take(MAX_KEYS);
+        members.filter(|jwk| jwk::refuse_secrets(jwk).is_err()).map(Exposed::of).collect()
     }
 
     /// Makes a set of members that are at hand.

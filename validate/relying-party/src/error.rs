@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chancery_token::jwks::Exposed;
 use chancery_validate::ConfigError;
 
 /// Why a relying party could not be built. All of these are mistakes in its configuration.
@@ -68,8 +69,13 @@ pub(crate) enum FetchError {
     TimedOut(Duration),
     #[error("{url}: {why}")]
     Content { url: String, why: String },
-    #[error("{url}: {why}; the keys that it shows are distrusted: {}", .kids.join(", ").escape_debug())]
-    Exposed { url: String, why: String, kids: Vec<String> },
+    #[error("{url}: {why}; the keys that it shows are distrusted: {}", named(.keys))]
+    Exposed { url: String, why: String, keys: Vec<Exposed> },
+}
+
+fn named(keys: &[Exposed]) -> String {
+    let kids: Vec<_> = keys.iter().filter_map(|key| key.kid.as_deref()).collect();
+    kids.join(", ").escape_debug().to_string()
 }
 
 impl FetchError {

@@ -1,11 +1,12 @@
 //! One issuer: where its keys come from, the keeper that says when, and the task that fetches.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use chancery_token::jwks::KeySet;
-use chancery_token::jwks::MAX_SET_BYTES;
+use chancery_token::KeyId;
+use chancery_token::jwks::{Exposed, KeySet, MAX_SET_BYTES};
 use chancery_validate::anchor::{Anchor, Recollection};
 use chancery_validate::{Keys, Profile};
 use reqwest::Url;
@@ -81,8 +82,8 @@ pub trait Takes: Send + Sync {
     /// New keys of an issuer, or the same again; `lifetime_s` is what their publisher says.
     fn take(&self, issuer: &Issuer, keys: &Keys, lifetime_s: Option<u64>);
 
-    /// Keys of an issuer, by `kid`, whose private halves their publisher has shown.
-    fn distrust(&self, issuer: &Issuer, kids: &[String]);
+    /// Keys of an issuer whose private halves their publisher has shown.
+    fn distrust(&self, issuer: &Issuer, exposed: &[Exposed]);
 }
 
 impl Issuer {
@@ -208,8 +209,9 @@ fn settle<T: Takes>(
             news.last_error = Some(error.to_string());
             drop(news);
             // The rest of the last good set is used on, but not what everybody can sign with now.
-            if let FetchError::Exposed { kids, .. } = &error {
-                taker.distrust(issuer, kids);
+            if let FetchError::Exposed { keys, .. } = &error {
+                taker.distrust(issuer, keys);
+                held.note_exposed(keys);
             }
             // Where the key set was may be wrong by now.
             held.found = None;
@@ -224,6 +226,10 @@ pub fn random() -> u64 {
     RandomState::new().hash_one(0) % THOUSAND
 }
 
+/// Shown keys that are remembered of a publisher: more than an honest one ever shows, and a dishonest
+/// one needs no such way.
+const MAX_EXPOSED: usize = 4_096;
+
 /// What a task keeps from one fetch to the next.
 #[derive(Default)]
 struct Held {
@@ -233,6 +239,8 @@ struct Held {
     served: Option<(Keys, Option<String>, Url)>,
     /// What the signers of the anchor's logs have said.
     recollection: Recollection,
+    /// Keys that the publisher has shown: it cannot take that back.
+    exposed: HashSet<KeyId>,
 }
 
 struct Fetched {
@@ -258,7 +266,16 @@ impl Held {
             }
             _ => served,
         };
+        let believed = believed.without(|member| self.exposed.contains(&member.key.kid()));
         Ok(Fetched { believed, lifetime_s })
+    }
+
+    fn note_exposed(&mut self, exposed: &[Exposed]) {
+        for key in exposed.iter().filter_map(|key| key.thumbprint) {
+            if self.exposed.len() < MAX_EXPOSED {
+                self.exposed.insert(key);
+            }
+        }
     }
 
     /// Where the key set is; `None` if it was given. Learns where the logs are.
@@ -293,8 +310,8 @@ impl Held {
             (Some(body), _) => Keys::parse(means.profile, &body).map_err(|rejection| {
                 let (url, why) = (url.to_string(), rejection.to_string());
                 match KeySet::exposed(&body) {
-                    kids if kids.is_empty() => FetchError::Content { url, why },
-                    kids => FetchError::Exposed { url, why, kids },
+                    keys if keys.is_empty() => FetchError::Content { url, why },
+                    keys => FetchError::Exposed { url, why, keys },
                 }
             })?,
             (None, Some((keys, _, _))) => keys,

@@ -20,6 +20,7 @@ use chancery_validate::log::{LogReader, Search, Verdict, look_up};
 use chancery_validate::{Keys, Validated};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::Bounds;
 use crate::clock::Clock;
@@ -33,8 +34,8 @@ const REQUESTS_AT_ONCE: usize = 64;
 /// Runs of one lookup. The first tells what the log's size demands, and a proof needs at most two
 /// tiles of each of eight levels.
 const MAX_RUNS: usize = 24;
-/// Times that an anchor's lookup may wait for something in vain: for the checkpoint and for the
-/// signer's key set, with as much left for what it still has to read.
+/// Times that an anchor's lookup may wait in vain, for one object or for many at once: for checkpoints
+/// and for signers' key sets, with as much left for what it still has to read.
 const ANCHOR_ROUNDS: u32 = 5;
 /// What a kept object costs beside its bytes: name, hash table, reference counts.
 const OVERHEAD_BYTES: usize = 256;
@@ -194,15 +195,18 @@ impl Logs {
             let place = Arc::clone(&memory.place);
             coming.push(self.start(Name { place, site, object, last_good: false }));
         }
+        // All of them come at once, so that many silent logs cost no more time than one.
+        let patience = memory.patience;
+        let deadline = patience.and_then(|patience| Instant::now().checked_add(patience));
         for (name, coming) in coming {
-            let outcome = match coming {
-                Coming::Here(outcome) => outcome,
-                Coming::Later(receiver) => match memory.patience {
-                    Some(patience) => tokio::time::timeout(patience, landed(receiver))
+            let outcome = match (coming, deadline.zip(patience)) {
+                (Coming::Here(outcome), _) => outcome,
+                (Coming::Later(receiver), Some((deadline, patience))) => {
+                    tokio::time::timeout_at(deadline, landed(receiver))
                         .await
-                        .unwrap_or_else(|_| Err(FetchError::TimedOut(patience).to_string().into())),
-                    None => landed(receiver).await,
-                },
+                        .unwrap_or_else(|_| Err(FetchError::TimedOut(patience).to_string().into()))
+                }
+                (Coming::Later(receiver), None) => landed(receiver).await,
             };
             let outcome = match outcome {
                 Err(why) if memory.takes_last_good => self.last_good(&name).ok_or(why),
@@ -351,7 +355,7 @@ struct Memory {
     place: Arc<Place>,
     is_nowhere: bool,
     takes_last_good: bool,
-    /// How long one object is waited for, if not as long as it takes.
+    /// How long objects are waited for that are fetched at once, if not as long as it takes.
     patience: Option<Duration>,
     has: HashMap<(Site, Object), Outcome>,
     missing: RefCell<Vec<(Site, Object)>>,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use chancery_token::jwks::Exposed;
 use chancery_validate::log::{LogPolicy, Verdict, judge, published_by};
 use chancery_validate::{
     Attestation, Keys, Rejection, RejectionCode, Step, Validated, Validator, ValidatorConfig,
@@ -526,7 +527,7 @@ impl Takes for Inner {
         self.current.store(Arc::new(current));
     }
 
-    fn distrust(&self, issuer: &Issuer, kids: &[String]) {
+    fn distrust(&self, issuer: &Issuer, exposed: &[Exposed]) {
         let Some(index) = self.issuers.iter().position(|other| other.name == issuer.name) else {
             return;
         };
@@ -534,7 +535,8 @@ impl Takes for Inner {
         let current = self.current.load();
         if let Some(keys) = current.validator.keys_of(&issuer.name) {
             let until = current.believed_until.get(index).copied().flatten();
-            let without = current.with(index, &issuer.name, keys.without(kids), until);
+            let keys = keys.without(|member| exposed.iter().any(|shown| shown.is(member)));
+            let without = current.with(index, &issuer.name, keys, until);
             self.current.store(Arc::new(without));
         }
     }

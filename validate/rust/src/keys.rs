@@ -57,12 +57,16 @@ impl Keys {
         Self { set: Some(set), doubts: Arc::new(doubts) }
     }
 
-    /// The same, without belief in the keys of these names, whose private halves were shown
-    /// ([`KeySet::exposed`]). Names that the set does not have change nothing.
+    /// The same, without belief in keys whose private halves were shown ([`KeySet::exposed`]).
     #[must_use]
-    pub fn without(&self, exposed: &[String]) -> Self {
+    pub fn without(&self, is_exposed: impl Fn(&Member) -> bool) -> Self {
+        let members = self.set.iter().flat_map(|set| set.members());
+        let exposed: Vec<_> = members.filter(|member| is_exposed(member)).collect();
+        if exposed.is_empty() {
+            return self.clone();
+        }
         let mut doubts = (*self.doubts).clone();
-        doubts.extend(exposed.iter().map(|kid| (kid.clone(), Doubt::Exposed)));
+        doubts.extend(exposed.into_iter().map(|key| (key.kid.clone(), Doubt::Exposed)));
         Self { set: self.set.clone(), doubts: Arc::new(doubts) }
     }
 

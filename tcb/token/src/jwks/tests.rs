@@ -205,9 +205,25 @@ fn a_set_that_shows_a_secret_names_its_key() {
     shown.insert("d".to_owned(), json!("AAAA"));
     let text = set(&[es256(&[("kid", json!("b"))]), shown]);
     assert!(parse(&text).is_err());
-    assert_eq!(KeySet::exposed(&text), ["a"]);
+    let exposed = KeySet::exposed(&text);
+    let [only] = exposed.as_slice() else { panic!("{exposed:?}") };
+    assert_eq!(only.kid.as_deref(), Some("a"));
+    // It is the key, under that name and under another.
+    let renamed = parse(&set(&[es256(&[("kid", json!("z"))])])).unwrap();
+    assert!(only.is(&renamed.members()[0]));
     let symmetric = json!({"keys": [{"kty": "oct", "kid": "c", "k": "AAAA"}, 1, {"k": "x"}]});
-    assert_eq!(KeySet::exposed(symmetric.to_string().as_bytes()), ["c"]);
+    let kids: Vec<_> = KeySet::exposed(symmetric.to_string().as_bytes());
+    let kids: Vec<_> = kids.iter().map(|key| (key.kid.as_deref(), key.thumbprint)).collect();
+    assert_eq!(kids, [(Some("c"), None), (None, None)]);
+    // A purpose that forbids it, or an RSA key without `alg`, hides nothing.
+    for hiding in [json!({"use": "enc"}), json!({"key_ops": ["decrypt"]}), json!({"alg": "none"})] {
+        let mut shown = es256(&[("kid", json!("a"))]);
+        shown.insert("d".to_owned(), json!("AAAA"));
+        let is_alg = hiding.get("alg").is_some();
+        shown.extend(hiding.as_object().unwrap().clone());
+        let exposed = KeySet::exposed(&set(&[shown]));
+        assert_eq!(exposed[0].thumbprint.is_none(), is_alg, "{hiding}");
+    }
     assert!(KeySet::exposed(&set(&[es256(&[])])).is_empty());
     assert!(KeySet::exposed(b"{").is_empty());
 }

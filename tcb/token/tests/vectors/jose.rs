@@ -179,13 +179,9 @@ fn examples_of_rfc_9964() {
 
 #[test]
 fn composite_keys_are_refused_by_name() {
-    for (file, alg) in [
-        ("mldsa/composite/ML-DSA-44-ES256.jose.json", "ML-DSA-44-ES256"),
-        ("mldsa/composite/ML-DSA-65-Ed25519.jose.json", "ML-DSA-65-Ed25519"),
-    ] {
-        let Some(vector) = load(file) else { return };
-        let mut jwk = vector["jwk"].as_object().unwrap().clone();
-        jwk.remove("priv");
-        assert_eq!(PublicKey::from_jwk(&jwk), Err(Error::UnknownAlgorithm(alg.into())), "{file}");
+    for alg in ["ML-DSA-44-ES256", "ML-DSA-65-Ed25519"] {
+        let jwk = serde_json::json!({"kty": "AKP", "alg": alg, "kid": "c", "pub": "AAAA"});
+        let refused = PublicKey::from_jwk(jwk.as_object().unwrap());
+        assert_eq!(refused, Err(Error::UnknownAlgorithm(alg.into())));
     }
 }

@@ -1,9 +1,10 @@
 //! Published test vectors: what others say is valid or not, against this crate.
 //!
-//! The vectors are not part of the repository. They are looked for where the environment variable
-//! `CHANCERY_VECTORS` says, else beside the workspace; where they are absent each test says so and
-//! passes. `exceptions.txt` lists every case in which this crate disagrees, with the reason; a case
-//! that is listed and agrees fails, too, so the list cannot rot.
+//! Those of JOSE are part of the repository (`data/SOURCES.md`). Wycheproof's long files of signatures
+//! are not: they are looked for where the environment variable `CHANCERY_VECTORS` says, else beside the
+//! workspace; where they are absent each of their tests says so and passes. `cargo xtask vectors` gets
+//! them, and CI runs it. `exceptions.txt` lists every case in which this crate disagrees, with the
+//! reason; a case that is listed and agrees fails, too, so the list cannot rot.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -37,7 +38,10 @@ fn folder() -> Option<PathBuf> {
 
 /// One file of vectors; a missing file in a present folder is a fault.
 fn load(file: &str) -> Option<Value> {
-    let text = std::fs::read(folder()?.join(file)).expect(file);
+    let own = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/data")).join(file);
+    let is_own = ["jose/", "mldsa/ML_DSA_"].iter().any(|p| file.starts_with(p));
+    let path = if is_own { own } else { folder()?.join(file) };
+    let text = std::fs::read(path).expect(file);
     Some(serde_json::from_slice(&text).expect(file))
 }
 

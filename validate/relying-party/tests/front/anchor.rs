@@ -66,6 +66,37 @@ async fn announcements_that_were_verified_outlive_an_outage_of_the_log() {
     }
 }
 
+/// Many logs that take connections and say nothing cost a refresh no more time than one: a key that is
+/// withdrawn meanwhile is distrusted, and a new one is learnt.
+#[tokio::test]
+async fn silent_logs_keep_no_withdrawn_key_alive() {
+    let mut publisher = Publisher::start().await;
+    publisher.say(Some("max-age=0"), None);
+    let mut anchor = publisher.anchor();
+    for _ in 0..8 {
+        let mut other = Publisher::start().await;
+        anchor = format!("{anchor}\n{}", other.anchor());
+        let mut key = other.keys.remove(0);
+        key.member.issuer = Some(publisher.issuer.clone());
+        for object in ["checkpoint", "vkey", "keys.jwt"] {
+            publisher.fail(&format!("/log/{}/{object}", other.log.id), Fault::Silent);
+        }
+        publisher.keys.insert(0, key);
+    }
+    publisher.publish_keys();
+    let party = builder(&publisher).anchor(Anchor::parse(&anchor).unwrap()).build().unwrap();
+    party.ready().await.unwrap();
+    let old = publisher.token();
+    party.validate(&old).await.unwrap();
+
+    publisher.keys.pop();
+    publisher.add_key();
+    let new = publisher.token();
+    until("the withdrawn key is distrusted", async || party.validate(&old).await.is_err()).await;
+    party.validate(&new).await.unwrap();
+    assert_eq!(party.status().issuers[0].last_error, None);
+}
+
 #[tokio::test]
 async fn a_given_set_is_looked_at_too() {
     let publisher = Publisher::start().await;

@@ -63,6 +63,26 @@ async fn a_key_that_its_publisher_shows_is_distrusted_at_once() {
     party.validate(&publisher.token()).await.unwrap();
     let error = party.status().issuers[0].last_error.clone().unwrap();
     assert!(error.contains("the keys that it shows are distrusted"), "{error}");
+
+    // It cannot take back what it showed, under that name or another.
+    for name in [None, Some("another")] {
+        let key = &mut set["keys"][0];
+        key.as_object_mut().unwrap().remove("d");
+        let mut again = shown.clone();
+        if let Some(name) = name {
+            key["kid"] = name.into();
+            again = publisher.token_named(&publisher.keys[0], name);
+        }
+        publisher.put(Publisher::KEYS, set.to_string().into_bytes());
+        let before = party.status().issuers[0].clone();
+        let refreshed = async || {
+            let now = &party.status().issuers[0];
+            now.fetches > before.fetches + 1 && now.last_error.is_none()
+        };
+        until("it is served again", refreshed).await;
+        assert_eq!(code(party.validate(&again).await), RejectionCode::KeyMalformed, "{name:?}");
+        party.validate(&publisher.token()).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -234,6 +234,16 @@ impl Publisher {
         sign(&key.key, &claims)
     }
 
+    /// A token under a key that the set calls by another name than its thumbprint.
+    pub fn token_named(&self, key: &Key, kid: &str) -> String {
+        let plain = self.token_at(key, 3, now());
+        let claims = plain.split('.').nth(1).unwrap();
+        let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": kid}).to_string();
+        let input = format!("{}.{claims}", b64::encode(header.as_bytes()));
+        let signature = key.key.sign(input.as_bytes()).unwrap();
+        jws::assemble(input, &signature)
+    }
+
     /// A token of the newest key that stands in the log, which is not published yet.
     pub fn logged_token(&mut self) -> String {
         let token = self.token();
