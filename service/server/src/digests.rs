@@ -17,8 +17,8 @@ mod compare;
 mod index;
 mod run;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -145,7 +145,13 @@ impl Digests {
         let kept = self.kept(log).await?;
         let behind = log.size_and_root().0.saturating_sub(kept.index.covered());
         if behind <= LOOKUP_CATCHES_UP {
-            self.grow(log, &kept, behind).await?;
+            // What is covered can be searched, and the answer says how far that reaches.
+            match self.grow(log, &kept, behind).await {
+                Err(DigestError::Run(e @ RunError::Io { .. })) => {
+                    tracing::warn!("index of leaf hashes: {e}; it is behind");
+                }
+                grown => grown?,
+            }
         }
         let found = search(log, &kept.index, leaf).await;
         if let Err(error) = &found {
@@ -267,6 +273,13 @@ impl Digests {
     async fn turn(&self, service: &Service) -> Result<bool, DigestError> {
         let logs = service.logs.all_open();
         self.opened().retain(|id, _| logs.iter().any(|log| log.id() == *id));
+        // Not before every log that counts was opened.
+        if service.issuer.is_ready() {
+            let counting = logs.iter().map(|log| log.id_text().to_owned()).collect();
+            let folder = self.folder.clone();
+            let past = tokio::task::spawn_blocking(move || remove_past(&folder, &counting));
+            let _ = past.await;
+        }
         let mut result = Ok(false);
         for log in logs {
             match self.turn_of(&log).await {
@@ -316,6 +329,22 @@ impl Digests {
             Self::compare_next(log, kept).await?;
         }
         Ok(behind)
+    }
+}
+
+/// Removes the indexes of logs whose keys are gone: nobody is answered from them any more.
+fn remove_past(folder: &Path, counting: &HashSet<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.parse::<LogId>().is_ok()) else {
+            continue;
+        };
+        if !counting.contains(name)
+            && let Err(e) = std::fs::remove_dir_all(entry.path())
+        {
+            tracing::warn!("index of leaf hashes: cannot remove `{}`: {e}", entry.path().display());
+        }
     }
 }
 

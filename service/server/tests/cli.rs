@@ -355,6 +355,13 @@ fn prove_proves_what_is_there_and_nothing_else() {
         assert!(err(&absent).contains("not among its first"), "{}", err(&absent));
         assert!(err(&absent).contains("no log that was searched"), "{}", err(&absent));
     }
+    // Of a `jti` that is nearly one, too: the signer refuses only what is one.
+    claims["jti"] = format!("{id}.0.x").into();
+    let payload = chancery_token::b64::encode(claims.to_string().as_bytes());
+    let nearly = format!("{}.{payload}.{}", parts[0], parts[2]);
+    let absent = lab.run_plain(&["prove", "--url", &url, &nearly]);
+    assert_code(&absent, 1);
+    assert!(err(&absent).contains("not among its first"), "{}", err(&absent));
     for stranger in ["AAAAAAAAAAAAAAAAAAAAAA", "-AAAAAAAAAAAAAAAAAAAAA"] {
         let asked = lab.run_plain(&["prove", "--url", &url, "--log", stranger, &foreign]);
         assert_code(&asked, 2);

@@ -15,7 +15,7 @@ use chancery_tlog::note::{Note, VerifierKey};
 use chancery_tlog::{Checkpoint, EntriesTileId, Hash, LogId, TILE_WIDTH, TileId};
 use chancery_token::json;
 use chancery_token::jwks::KeySet;
-use chancery_validate::anchor::{Anchor, AnchorReader, DirectoryObject, Recollection};
+use chancery_validate::anchor::{Anchor, AnchorReader, DirectoryObject, NotHeld, Recollection};
 use chancery_validate::log::{LogReader, Search, Verdict, look_up};
 use chancery_validate::{Keys, Validated};
 use tokio::runtime::Handle;
@@ -84,6 +84,8 @@ pub struct Logs {
     publish_within_s: u64,
     /// Which keys must have signed the checkpoints of a log beside its own.
     anchor: Option<Anchor>,
+    /// The directories that lookups saw last.
+    recollection: Mutex<Recollection>,
     fetches: AtomicU64,
     failures: AtomicU64,
 }
@@ -102,6 +104,7 @@ impl Logs {
             checkpoint_age_ms: u64::try_from(bounds.checkpoint_age.as_millis()).unwrap_or(u64::MAX),
             publish_within_s: bounds.publish_within_s,
             anchor: None,
+            recollection: Mutex::default(),
             fetches: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
@@ -135,27 +138,71 @@ impl Logs {
             return unknown("the token's key was announced in no log");
         };
         let Some(place) = place else { return unknown(NO_PLACE) };
+        if self.anchor.as_ref().is_some_and(|a| a.asks_directory(log)) {
+            // Index and checkpoint are two objects: one may be of a later directory than the other.
+            if let Some(verdict) = self.look_up_once(token, log, place, unix_s).await {
+                return verdict;
+            }
+            self.forget(place, Site::Directory, Object::Checkpoint);
+        }
+        let verdict = self.look_up_once(token, log, place, unix_s).await;
+        verdict.unwrap_or_else(|| unknown(&NotHeld::IndexAhead.to_string()))
+    }
+
+    /// What the token's log says; `None` if the directory's checkpoint at hand is too old to tell.
+    async fn look_up_once(
+        self: &Arc<Self>,
+        token: &Validated,
+        log: LogId,
+        place: &Arc<Place>,
+        unix_s: u64,
+    ) -> Option<Verdict> {
         let mut memory = Memory::new(place);
         let site = Site::Log(log);
         let second = self.anchor.as_ref().and_then(|anchor| anchor.cosigning_key(log)).cloned();
+        let directory = self.anchor.as_ref().filter(|anchor| anchor.asks_directory(log));
         let checkpoint = if second.is_some() { Object::Cosigned } else { Object::Checkpoint };
-        self.gather(&mut memory, vec![(site, Object::Vkey), (site, checkpoint)]).await;
-        if let Some(address) = address {
-            memory.expect_path(site, address.index());
-        }
+        let first = match directory {
+            Some(_) => [Object::Index, Object::Checkpoint].map(|object| (Site::Directory, object)),
+            None => [Object::Vkey, checkpoint].map(|object| (site, object)),
+        };
+        self.gather(&mut memory, first.to_vec()).await;
+        let mut expected = false;
         for _ in 0..MAX_RUNS {
             let missing = memory.missing.take();
             self.gather(&mut memory, missing).await;
+            if let Some(anchor) = directory {
+                let held = anchor.held(log, &memory, &mut self.recollection());
+                match held {
+                    _ if !memory.missing.borrow().is_empty() => continue,
+                    Err(NotHeld::IndexAhead) => return None,
+                    Err(NotHeld::Because(why)) => {
+                        self.distrust(&memory, &why);
+                        return Some(Verdict::Unknown { why });
+                    }
+                    // Of the log itself only entries and tiles are read.
+                    Ok(held) => memory.has.extend([
+                        ((site, Object::Vkey), Ok(held.vkey.into_bytes().into())),
+                        ((site, Object::Checkpoint), Ok(held.note.into_bytes().into())),
+                    ]),
+                }
+            }
+            if let (Some(address), false) = (token.log_address(), expected) {
+                memory.expect_path(site, address.index());
+                expected = true;
+                let missing = memory.missing.take();
+                self.gather(&mut memory, missing).await;
+            }
             let reader = OneLog { memory: &memory, log, second: second.clone() };
             let verdict = look_up(token, &reader, unix_s, self.publish_within_s);
             if memory.missing.borrow().is_empty() {
                 if let Verdict::Unknown { why } = &verdict {
                     self.distrust(&memory, why);
                 }
-                return verdict;
+                return Some(verdict);
             }
         }
-        unknown(TOO_MANY_RUNS)
+        Some(Verdict::Unknown { why: TOO_MANY_RUNS.to_owned() })
     }
 
     /// The keys of a set that an anchor believes, at the time `unix_s`.
@@ -283,6 +330,12 @@ impl Logs {
         }
     }
 
+    /// Has an object fetched anew when it is wanted next.
+    fn forget(&self, place: &Arc<Place>, site: Site, object: Object) {
+        let name = Name { place: Arc::clone(place), site, object, last_good: false };
+        self.state().kept.remove(&name);
+    }
+
     fn last_good(&self, name: &Name) -> Option<Arc<[u8]>> {
         self.state().kept.get(&name.last_good())?.outcome.ok()
     }
@@ -303,6 +356,10 @@ impl Logs {
             }
             state.put(name, Err(Arc::clone(&why)), until);
         }
+    }
+
+    fn recollection(&self) -> MutexGuard<'_, Recollection> {
+        self.recollection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -44,10 +44,11 @@ impl LogAddress {
         Some(Self { log, index: decimal(index)? })
     }
 
-    /// Whether a `jti` has the form of an address, in whichever log.
-    pub(crate) fn is_jti(jti: &str) -> bool {
-        jti.rsplit_once('.')
-            .is_some_and(|(address, random)| is_random(random) && Self::of_key(address).is_some())
+    /// Reads a `jti` that has the form of an address, in whichever log; `None` for any other text.
+    #[must_use]
+    pub fn in_jti(jti: &str) -> Option<Self> {
+        let (address, random) = jti.rsplit_once('.')?;
+        is_random(random).then(|| Self::of_key(address))?
     }
 }
 

@@ -37,9 +37,9 @@ use crate::explain::shown;
 use crate::keys::Doubt;
 use crate::{DEFAULT_LEEWAY_S, Keys, LogAddress, MAX_LEEWAY_S};
 
-use self::named::Names;
+use self::named::{Names, Older};
 
-pub use self::named::DirectoryObject;
+pub use self::named::{DirectoryObject, HeldLog, NotHeld};
 
 /// `typ` of a signer's own part of the key set.
 const KEY_SET_TYP: &str = "jwk-set+jwt";
@@ -314,7 +314,8 @@ impl Anchor {
         if self.directories.is_empty() {
             return Err(refuted(format!("log `{id}` is not in the anchor")));
         }
-        let names = names.get_or_insert_with(|| Names::open(self, reader, recollection));
+        let names =
+            names.get_or_insert_with(|| Names::open(self, Older::Refused, reader, recollection));
         let names = names.as_ref().map_err(|doubt| doubt.clone())?;
         let named = names.log(id, reader, recollection)?;
         recollection.hear(&named.key, id, now, reader);

@@ -422,7 +422,7 @@ fn check_address(
     let spelled = terms.log_text.and_then(|text| text.split('.').next()).unwrap_or_default();
     let address = claims.jti.and_then(|jti| LogAddress::of_jti(jti, spelled, log));
     let by_digest = config.log_lookup == LogLookup::Digest;
-    let is_foreign = || by_digest && !claims.jti.is_some_and(LogAddress::is_jti);
+    let is_foreign = || by_digest && claims.jti.and_then(LogAddress::in_jti).is_none();
     demand(address.is_some() || is_foreign(), RejectionCode::LogIdMismatch, || {
         format!("`jti` is `{}`, not `{log}.<index>.<random>`", option(claims.jti))
     })?;

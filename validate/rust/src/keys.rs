@@ -21,6 +21,16 @@ pub(crate) enum Doubt {
     Exposed,
 }
 
+impl Doubt {
+    /// Why, for a person.
+    pub(crate) fn into_text(self) -> String {
+        match self {
+            Self::Unread(why) | Self::Refuted(why) => why,
+            Self::Exposed => EXPOSED.to_owned(),
+        }
+    }
+}
+
 /// The keys of one issuer, as far as they are believed. Clones share the set.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {

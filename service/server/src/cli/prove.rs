@@ -5,9 +5,12 @@ use std::process::ExitCode;
 
 use chancery_entry::{Entry, TokenEntry};
 use chancery_tlog::note::VerifierKey;
-use chancery_tlog::{Checkpoint, Hash, LogId, TlogProof, leaf_hash};
+use chancery_tlog::{
+    Checkpoint, Frontier, HASH_BYTES, Hash, LogId, TILE_WIDTH, TileId, TlogProof, leaf_hash,
+};
 use chancery_token::jwks::Member;
 use chancery_token::{KeyId, json, jws};
+use chancery_validate::LogAddress;
 use chancery_validate::log::Search;
 use clap::Args;
 use serde_json::{Map, Value};
@@ -38,6 +41,9 @@ pub struct ProveArgs {
     // One in 64 begins with a hyphen.
     #[arg(long, value_name = "LOG_ID", allow_hyphen_values = true)]
     log: Option<LogId>,
+    /// Read every leaf of the log, and ask no index: for logs whose keys are gone
+    #[arg(long, requires = "log")]
+    walk: bool,
     /// The token, or - for standard input
     token: String,
 }
@@ -57,11 +63,14 @@ pub fn prove(args: &ProveArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let jti = claims.get("jti").and_then(Value::as_str);
-    let named = jti.and_then(address);
+    let named = jti.and_then(LogAddress::in_jti).map(|place| (place.log(), place.index()));
     let found = match named {
         Some(address) if args.log.is_none_or(|log| log == address.0) => Some(address),
         Some((log, _)) => anyhow::bail!("the token names log `{log}`; leave `--log` out"),
-        None => search(&base, &logs_of(&base, args.log, &compact)?, &leaf)?,
+        None => match args.log.filter(|_| args.walk) {
+            Some(log) => walk(&base, log, &leaf)?.map(|index| (log, index)),
+            None => search(&base, &logs_of(&base, args.log, &compact)?, &leaf)?,
+        },
     };
     let Some((log, index)) = found else {
         complain("not proved: no log that was searched holds this token");
@@ -97,17 +106,6 @@ fn leaf_of(compact: &jws::Compact<'_>, claims: &Map<String, Value>) -> anyhow::R
     let input = compact.signing_input.as_bytes();
     let entry = TokenEntry::of(*kid.as_bytes(), number("iat")?, number("exp")?, input);
     Ok(leaf_hash(&Entry::Token(entry).encode()?))
-}
-
-/// The token's address in its log, from its `jti`; `None` where that is none.
-fn address(jti: &str) -> Option<(LogId, u64)> {
-    let mut parts = jti.split('.');
-    let (Some(log), Some(index), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    Some((log.parse().ok()?, index.parse().ok()?))
 }
 
 /// The verifier key of a log, which certifies itself.
@@ -189,6 +187,42 @@ fn search(base: &str, logs: &[LogId], leaf: &Hash) -> anyhow::Result<Option<(Log
         );
     }
     Ok(None)
+}
+
+/// Reads all leaf hashes of a log, which must hash to the root that its signer signed: then the leaf
+/// is in it or it is not, whatever the service says.
+fn walk(base: &str, log: LogId, leaf: &Hash) -> anyhow::Result<Option<u64>> {
+    let place = Place::parse(&format!("{base}/log/{log}"));
+    let key = key_of(&place, log)?;
+    let (checkpoint, _) = Checkpoint::open(&place.read("checkpoint")?, &[key])?;
+    let (mut tree, mut found) = (Frontier::new(), None);
+    while tree.size() < checkpoint.size
+        && let Some(id) = TileId::at(0, tree.size() / TILE_WIDTH, checkpoint.size)
+    {
+        let tile = place.read(&id.path())?;
+        if tile.len() != id.byte_len() {
+            anyhow::bail!(
+                "log {log}: `{}` has {} bytes, not {}",
+                id.path(),
+                tile.len(),
+                id.byte_len()
+            );
+        }
+        for hash in tile.chunks_exact(HASH_BYTES) {
+            let hash = Hash(hash.try_into()?);
+            if hash == *leaf && found.is_none() {
+                found = Some(tree.size());
+            }
+            tree.append(hash);
+        }
+    }
+    if tree.size() != checkpoint.size || tree.root() != checkpoint.root {
+        anyhow::bail!("log {log}: its leaves do not hash to the root that its signer signed");
+    }
+    if found.is_none() {
+        complain(&format!("log {log}: none of its {} entries", checkpoint.size));
+    }
+    Ok(found)
 }
 
 /// The logs that the service lists, that of the attached signer first, and whether there are more

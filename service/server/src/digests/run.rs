@@ -287,14 +287,24 @@ impl Run {
 
     /// Its length was right when it was opened, so an end that comes early is damage.
     fn read(&self, bytes: &mut [u8], at: u64) -> Result<(), RunError> {
-        self.file.read_exact_at(bytes, at).map_err(|e| match e.kind() {
-            ErrorKind::UnexpectedEof => self.damaged("it was cut short"),
-            _ => io(&self.path, &e),
+        self.file.read_exact_at(bytes, at).map_err(|e| match damage(&e) {
+            Some(what) => self.damaged(what),
+            None => io(&self.path, &e),
         })
     }
 
     fn damaged(&self, what: &'static str) -> RunError {
         RunError::Damaged { path: self.path.clone(), what }
+    }
+}
+
+/// What a failed read says of the file itself; other failures may pass.
+fn damage(error: &std::io::Error) -> Option<&'static str> {
+    let is_unreadable = error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Some("it was cut short"),
+        _ if is_unreadable => Some("the disk cannot read it"),
+        _ => None,
     }
 }
 
@@ -474,6 +484,18 @@ mod tests {
     fn written(folder: &Folder, from: u64, to: u64) -> Arc<Run> {
         let records = sorted(from, to).into_iter().map(Ok);
         Arc::new(Run::write(folder.path(), stretch(from, to), records).unwrap())
+    }
+
+    #[test]
+    fn what_the_disk_cannot_read_is_damage_and_what_may_pass_is_not() {
+        let of = |errno: rustix::io::Errno| damage(&errno.into());
+        assert_eq!(of(rustix::io::Errno::IO), Some("the disk cannot read it"));
+        assert_eq!(damage(&ErrorKind::UnexpectedEof.into()), Some("it was cut short"));
+        for passing in
+            [rustix::io::Errno::MFILE, rustix::io::Errno::NOMEM, rustix::io::Errno::ACCESS]
+        {
+            assert_eq!(of(passing), None);
+        }
     }
 
     #[test]

@@ -284,3 +284,17 @@ async fn damage_that_a_merge_finds_is_told_and_made_again() {
     assert_eq!(find(&digests, &log, leaf(&test, last)).await.index, Some(last));
     assert_eq!(find(&digests, &log, leaf(&test, 0)).await.index, Some(0));
 }
+
+#[test]
+fn indexes_of_logs_that_count_no_more_are_removed_and_nothing_else() {
+    let folder = Folder::new();
+    let (past, counts) = ("AAAAAAAAAAAAAAAAAAAAAA", "AQEBAQEBAQEBAQEBAQEBAQ");
+    for name in [past, counts, "lost+found"] {
+        std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        std::fs::write(folder.path().join(name).join("0-1.run"), b"x").unwrap();
+    }
+    remove_past(folder.path(), &HashSet::from([counts.to_owned()]));
+    let left = |name: &str| folder.path().join(name).join("0-1.run").exists();
+    assert_eq!([past, counts, "lost+found"].map(left), [false, true, true]);
+    remove_past(&folder.path().join("absent"), &HashSet::new());
+}

@@ -403,11 +403,12 @@ async fn a_key_that_is_swapped_under_its_kid_breaks_tokens() {
 async fn a_change_is_a_new_time_count_order_name_or_flag() {
     type Changes = fn(&mut Keys);
     let swaps: Changes = |k| k.keys[1].der = SigningKey::new(Algorithm::Es256).listed().der;
-    let cases: [(Changes, bool); 5] = [
+    let cases: [(Changes, bool); 6] = [
         (|k| k.data_timestamp = stamp(2), true),
         (|k| drop(k.keys.pop()), true),
         (|k| k.keys.reverse(), true),
         (|k| k.keys[1].excluded = true, true),
+        (|k| k.keys[1].id = "renamed".into(), true),
         (swaps, false),
     ];
     for (number, (change, seen)) in cases.into_iter().enumerate() {

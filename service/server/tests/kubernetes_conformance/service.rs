@@ -450,12 +450,20 @@ async fn a_cluster_goes_back_to_its_key_file_and_loses_what_the_guide_says() {
     }
     before.end();
 
-    // 3. What was signed meanwhile stays on record, and relying parties outside go on believing it.
+    // 3. What was signed meanwhile stays on record, also for who asks no index, and relying parties outside go on believing it.
     for token in [&extended.token, &short.token] {
         assert!(cluster.lab.run(&["prove", token]).status.success());
         assert_eq!(cluster.validate(token, "require")["valid"], true);
     }
     assert!(!cluster.lab.run(&["prove", &renewed]).status.success());
+    let log = cluster.lab.log_id();
+    let walk = |token: &str| cluster.lab.run(&["prove", "--log", &log, "--walk", token]);
+    let found = walk(&short.token);
+    assert!(found.status.success(), "{found:?}");
+    assert!(String::from_utf8_lossy(&found.stdout).starts_with("c2sp.org/tlog-proof@v1"));
+    let absent = walk(&renewed);
+    assert_eq!(absent.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&absent.stderr).contains("none of its"), "{absent:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

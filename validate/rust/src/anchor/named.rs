@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use chancery_entry::directory::DirectoryEntry;
-use chancery_tlog::note::VerifierKey;
+use chancery_tlog::note::{Note, Signature, VerifierKey};
 use chancery_tlog::{
     Checkpoint, EntriesTileId, Error, Hash, LogId, ProofError, TileId, TileSource,
     consistency_proof, verify_consistency,
@@ -39,6 +39,72 @@ pub enum DirectoryObject {
 pub(super) struct NamedLog {
     pub key: VerifierKey,
     pub checkpoint: Checkpoint,
+    /// By the log's key.
+    signature: Vec<u8>,
+}
+
+/// What is believed of a log that a directory names: nothing else of it counts, whoever signed it. Its
+/// own key may have been stolen; whoever has it can sign any history, and cannot put it in the place of
+/// the one that the directory holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldLog {
+    /// The log's verifier key.
+    pub vkey: String,
+    /// The latest checkpoint that the directory holds, as a note that the log's key signed.
+    pub note: String,
+}
+
+/// Why nothing is known of a log from its directory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotHeld {
+    /// The index is of a later directory than the checkpoint at hand: read the checkpoint again.
+    #[error("the directory's index is ahead of its checkpoint")]
+    IndexAhead,
+    /// It could not be read, or is not believed; the text is for a person.
+    #[error("{0}")]
+    Because(String),
+}
+
+impl Anchor {
+    /// Whether what counts of this log is what a directory holds of it: the anchor names one, and not the
+    /// log itself.
+    #[must_use]
+    pub fn asks_directory(&self, log: LogId) -> bool {
+        !self.directories.is_empty() && !self.names(log)
+    }
+
+    /// What the directory at hand holds of a log. A directory that is older than one that was seen before
+    /// is taken if that one extends it: lookups that run beside each other read one or the other.
+    ///
+    /// # Errors
+    /// [`NotHeld`].
+    pub fn held(
+        &self,
+        log: LogId,
+        reader: &impl AnchorReader,
+        recollection: &mut Recollection,
+    ) -> Result<HeldLog, NotHeld> {
+        let because = |doubt: Doubt| NotHeld::Because(doubt.into_text());
+        let names = Names::open(self, Older::Taken, reader, recollection).map_err(because)?;
+        if names.is_behind(log) {
+            return Err(NotHeld::IndexAhead);
+        }
+        let named = names.log(log, reader, recollection).map_err(because)?;
+        let (key, text) = (&named.key, named.checkpoint.body());
+        let bytes = named.signature;
+        let signatures =
+            vec![Signature { name: key.name().to_owned(), key_id: key.key_id(), bytes }];
+        Ok(HeldLog { vkey: key.to_string(), note: Note { text, signatures }.encode() })
+    }
+}
+
+/// What to do about a directory that is older than one that was seen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Older {
+    /// It tells nothing.
+    Refused,
+    /// It counts, if the later one extends it.
+    Taken,
 }
 
 /// The directory at one look.
@@ -58,6 +124,7 @@ impl Names {
     /// extends what it was before.
     pub fn open(
         anchor: &Anchor,
+        older: Older,
         reader: &impl AnchorReader,
         recollection: &mut Recollection,
     ) -> Result<Self, Doubt> {
@@ -68,8 +135,14 @@ impl Names {
         let index = index.map_err(|error| unread("index", &error))?;
         let checkpoint = believed(anchor, &note)?;
         let places = parse(&index).map_err(|why| Doubt::Unread(format!("the index: {why}")))?;
-        recollection.follow(&checkpoint, reader)?;
+        recollection.follow(&checkpoint, older, reader)?;
         Ok(Self { checkpoint, places })
+    }
+
+    /// Whether the index says that a log's latest entry is beyond the checkpoint at hand.
+    fn is_behind(&self, log: LogId) -> bool {
+        let places = self.places.get(&log);
+        places.and_then(|places| places.checkpoint_at).is_some_and(|at| at >= self.checkpoint.size)
     }
 
     /// A log, if the directory names it.
@@ -116,7 +189,7 @@ impl Names {
             .ok_or_else(|| {
                 refuted(format!("log `{log}` did not sign entry {at} of the directory"))
             })?;
-        Ok(NamedLog { key, checkpoint })
+        Ok(NamedLog { key, checkpoint, signature: entry.signature.to_vec() })
     }
 
     fn entry(&self, at: u64, reader: &impl AnchorReader) -> Result<DirectoryEntry, Doubt> {
@@ -143,30 +216,44 @@ fn believed(anchor: &Anchor, note: &[u8]) -> Result<Checkpoint, Doubt> {
 
 impl Recollection {
     /// Takes in the directory's checkpoint, if it extends the one that was seen last.
-    fn follow(&mut self, now: &Checkpoint, reader: &impl AnchorReader) -> Result<(), Doubt> {
-        if let Some(before) = self.directories.get(&now.origin) {
-            if before.size > now.size {
+    fn follow(
+        &mut self,
+        now: &Checkpoint,
+        older: Older,
+        reader: &impl AnchorReader,
+    ) -> Result<(), Doubt> {
+        let before = self.directories.get(&now.origin);
+        if let Some(before) = before
+            && before.size > now.size
+        {
+            if older == Older::Refused {
                 let why = "the directory at hand is older than one that was seen before";
                 return Err(Doubt::Unread(why.to_owned()));
             }
-            let proof = consistency_proof(&DirectoryTiles(reader), before.size, now.size);
-            let proof = proof.map_err(|error| match error {
-                ProofError::Source(error) => unread("tile", &error),
-                ProofError::Log(error) => refuted(format!("the directory's tiles: {error}")),
-            })?;
-            verify_consistency(before.size, &before.root, now.size, &now.root, &proof).map_err(
-                |error| {
-                    let (old, new) = (before.size, now.size);
-                    refuted(format!(
-                        "the directory of {new} entries does not extend the one of {old} that was seen \
-                         before, and both are signed: {error}"
-                    ))
-                },
-            )?;
+            return extends(now, before, reader);
+        }
+        if let Some(before) = before {
+            extends(before, now, reader)?;
         }
         self.directories.insert(now.origin.clone(), now.clone());
         Ok(())
     }
+}
+
+/// That a directory is a beginning of another, by the tiles at hand.
+fn extends(old: &Checkpoint, new: &Checkpoint, reader: &impl AnchorReader) -> Result<(), Doubt> {
+    let proof = consistency_proof(&DirectoryTiles(reader), old.size, new.size);
+    let proof = proof.map_err(|error| match error {
+        ProofError::Source(error) => unread("tile", &error),
+        ProofError::Log(error) => refuted(format!("the directory's tiles: {error}")),
+    })?;
+    verify_consistency(old.size, &old.root, new.size, &new.root, &proof).map_err(|error| {
+        let (old, new) = (old.size, new.size);
+        refuted(format!(
+            "the directory of {new} entries does not extend the one of {old} that was seen before, \
+             and both are signed: {error}"
+        ))
+    })
 }
 
 /// The index: `{"logs": [{"log": id, "named_at": index, "checkpoint_at": index or null}]}`, and members
