@@ -66,8 +66,11 @@ function tokenOf(req) {
   return words.length === 1 ? words[0] : undefined
 }
 
+// Scope tokens, each one space apart (RFC 6749, section 3.3). Any other text grants nothing: readers that
+// split it differently would grant differently.
 function scopesOf({ scope }) {
-  return typeof scope === 'string' ? scope.split(' ') : []
+  const tokens = typeof scope === 'string' ? scope.split(' ') : []
+  return tokens.every((token) => SCOPE_TOKEN.test(token)) ? tokens : []
 }
 
 function scopeTokens(scope) {

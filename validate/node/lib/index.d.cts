@@ -194,6 +194,8 @@ export interface Accepted<C extends object = Claims> {
 export interface Step {
   /** Its stable name; docs/rejections.md lists them. */
   check: string
+  /** Whether a failure rejects the token; what is only noted does not. */
+  counts: boolean
   passed: boolean
   /** What was looked at, for a person; strangers' text in it is escaped and cut. */
   value: string

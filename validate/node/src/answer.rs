@@ -100,7 +100,14 @@ pub fn explained(explained: &Explained) -> String {
     let steps: Vec<Value> = explained
         .steps
         .iter()
-        .map(|step| json!({"check": step.name, "passed": step.passed, "value": step.value}))
+        .map(|step| {
+            json!({
+                "check": step.name,
+                "passed": step.passed,
+                "counts": step.counts,
+                "value": step.value,
+            })
+        })
         .collect();
     let (accepted, rejection) = match &explained.verdict {
         Ok(Accepted { token, log, .. }) => (accepted(token, log.as_ref()), Value::Null),

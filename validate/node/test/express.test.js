@@ -25,6 +25,8 @@ before(async () => {
   app.get('/any', bearer(validator, { onRejection }), show)
   app.get('/read', bearer(validator, { scope: 'read' }), show)
   app.get('/both', bearer(validator, { scope: ['read', 'write'], realm: 'orders' }), show)
+  const lenient = new Validator({ ...issuer.settings(), profile: 'oidc' })
+  app.get('/lenient', bearer(lenient, { scope: 'admin' }), show)
   app.get('/admin', bearer(validator, { scope: 'read admin' }), show)
   const later = new Rejection('keys_unavailable', 'http://secret.internal is down')
   app.get('/later', bearer(failing(later)), show)
@@ -122,6 +124,15 @@ test('too little scope is 403, and says which is needed', async () => {
   await challenged('/read', none, 403, needed, 'insufficient_scope')
   const alike = `Bearer ${await issuer.token({ scope: 'reader read-all' })}`
   await challenged('/read', alike, 403, needed, 'insufficient_scope')
+})
+
+test('a scope that is none grants nothing', async () => {
+  const good = `Bearer ${await issuer.token({ scope: 'read admin' })}`
+  assert.equal((await get('/lenient', good)).status, 200)
+  for (const scope of ['read  admin', ' admin', 'admin ', 'read" admin', ['admin'], 7]) {
+    const odd = `Bearer ${await issuer.token({ scope })}`
+    assert.equal((await get('/lenient', odd)).status, 403, JSON.stringify(scope))
+  }
 })
 
 test('what passes is 503 with a time', async () => {

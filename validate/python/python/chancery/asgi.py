@@ -174,14 +174,21 @@ async def _judge(
     except Rejection as rejection:
         logger.info("token rejected: %s", rejection)
         return answers.invalid_token()
-    # Entra ID calls it `scp`.
-    scope = claims.get("scope", claims.get("scp", ""))
-    granted = scope.split(" ") if isinstance(scope, str) else ()
+    granted = _granted(claims.get("scope"))
     missing = [one for one in required if one not in granted]
     if missing:
         logger.info("token of `%s` lacks scope: %s", claims.get("sub"), " ".join(missing))
         return answers.insufficient_scope(required)
     return claims
+
+
+def _granted(scope: object) -> list[str]:
+    """What a token grants: scope tokens, each one space apart (RFC 6749, section 3.3).
+
+    Any other text grants nothing: readers that split it differently would grant differently.
+    """
+    tokens = scope.split(" ") if isinstance(scope, str) else []
+    return tokens if all(_SCOPE_TOKEN.fullmatch(token) for token in tokens) else []
 
 
 class _Answer(NamedTuple):
