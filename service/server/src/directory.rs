@@ -291,9 +291,13 @@ impl Directory {
         Ok(true)
     }
 
-    /// At an orderly end: the next start reads no entry twice.
+    /// At an orderly end: the next start reads no entry twice. Of a directory without entries there is
+    /// nothing to remember, and a memory would say that one was published.
     pub async fn remember(&self) {
         let writer = self.writer.lock().await;
+        if writer.frontier.size() == 0 {
+            return;
+        }
         writer.memory.keep_state(self.vkey().name(), &self.reading(), &writer.frontier);
     }
 

@@ -44,6 +44,24 @@ async fn a_key_is_made_once_and_never_remade() {
     directory.follow(&heads(&[(&log, 9)], Some(&log))).await.unwrap();
 }
 
+/// A service that was stopped before its first signer came.
+#[tokio::test]
+async fn a_directory_that_was_never_published_is_begun_again() {
+    let (faulty, folder, log) = published(&[]).await;
+    let directory = open(faulty.bucket(), &folder).await.unwrap();
+    let vkey = directory.vkey().clone();
+    directory.remember().await;
+    drop(directory);
+    let directory = open(faulty.bucket(), &folder).await.unwrap();
+    assert_eq!(directory.vkey(), &vkey);
+    directory.follow(&heads(&[(&log, 2)], Some(&log))).await.unwrap();
+    // Once it was published an empty store is another one.
+    directory.remember().await;
+    drop(directory);
+    let error = refused(&empty_store().await, &folder).await;
+    assert!(matches!(error, DirectoryError::RolledBack { found: 0, .. }), "{error}");
+}
+
 #[tokio::test]
 async fn another_directory_is_refused() {
     let (theirs, their_folder, _) = published(&[2, 3]).await;
