@@ -103,7 +103,7 @@ impl Ledger {
                 self.removed.insert((removal.log, removal.first, removal.segments));
             }
             // An imported key signs nothing here: no log's end changes what it is listed for.
-            Entry::Void(_) | Entry::Imported(_) => {}
+            Entry::Void(_) | Entry::Imported(_) | Entry::Appraised(_) => {}
         }
     }
 

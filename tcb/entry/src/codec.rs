@@ -4,9 +4,9 @@ use minicbor::encode::write::Write;
 use minicbor::{Decoder, Encoder};
 
 use crate::{
-    Announcement, AuditRemoval, AuditSegment, COSIGNING_KEY_BYTES, Compromise, Entry, Error,
-    FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES, Narrowing, PolicyVersion, Predecessor,
-    Start, TokenEntry, Void, VoidReason,
+    Announcement, Appraised, AuditRemoval, AuditSegment, COSIGNING_KEY_BYTES, Compromise, Entry,
+    Error, FORMAT_VERSION, Genesis, Imported, MAX_ENTRY_BYTES, Narrowing, PolicyVersion,
+    Predecessor, Start, TokenEntry, Void, VoidReason,
 };
 
 const GENESIS: u64 = 0;
@@ -19,6 +19,7 @@ const NARROWING: u64 = 6;
 const IMPORTED: u64 = 7;
 const AUDIT_SEGMENT: u64 = 9;
 const AUDIT_REMOVAL: u64 = 10;
+const APPRAISED: u64 = 11;
 
 pub(crate) type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 pub(crate) type Decoded<T> = Result<T, minicbor::decode::Error>;
@@ -75,6 +76,10 @@ impl Entry {
                 e.array(6)?.u64(AUDIT_REMOVAL)?.bytes(&r.log)?.u64(r.first)?.u64(r.segments)?;
                 e.u64(r.before)?.u64(r.at)?;
             }
+            Entry::Appraised(a) => {
+                e.array(6)?.u64(APPRAISED)?.u64(a.at)?.bytes(&a.evidence)?.bytes(&a.policy)?;
+                e.bool(a.accepted)?.bytes(&a.result)?;
+            }
         }
         Ok(())
     }
@@ -94,6 +99,7 @@ impl Entry {
             IMPORTED => (8, read_imported(d).map(Entry::Imported)),
             AUDIT_SEGMENT => (7, read_audit_segment(d).map(Entry::AuditSegment)),
             AUDIT_REMOVAL => (6, read_audit_removal(d).map(Entry::AuditRemoval)),
+            APPRAISED => (6, read_appraised(d).map(Entry::Appraised)),
             other => return Err(Error::UnknownKind(other)),
         };
         if length != expected {
@@ -103,6 +109,16 @@ impl Entry {
         }
         entry.map_err(shape)
     }
+}
+
+fn read_appraised(d: &mut Decoder<'_>) -> Decoded<Appraised> {
+    Ok(Appraised {
+        at: d.u64()?,
+        evidence: digest(d)?,
+        policy: digest(d)?,
+        accepted: d.bool()?,
+        result: digest(d)?,
+    })
 }
 
 fn write_genesis<W: Write<Error = std::convert::Infallible>>(

@@ -11,6 +11,7 @@
 
 mod codec;
 pub mod directory;
+pub mod evidence;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -49,6 +50,8 @@ pub enum Entry {
     AuditSegment(AuditSegment),
     /// The service's word: which segments it deletes because they are too old.
     AuditRemoval(AuditRemoval),
+    /// The service's word, not the signer's: how it appraised this signer's evidence.
+    Appraised(Appraised),
 }
 
 /// The first entry: which software, policy and evidence stand behind this log.
@@ -60,7 +63,8 @@ pub struct Genesis {
     pub started_at: u64,
     /// SHA-256 of the policy document in force at the start.
     pub policy_digest: [u8; 32],
-    /// SHA-256 of the evidence for the identity key; `None` where no attester ran (development).
+    /// SHA-256 of the evidence for the identity keys, as the signer made it ([`evidence`]); `None` in
+    /// logs of signers that made none.
     pub evidence_digest: Option<[u8; 32]>,
     /// The last checkpoint of the log that this one continues; `None` says explicitly that there
     /// is none.
@@ -240,6 +244,22 @@ pub struct AuditRemoval {
     pub before: u64,
     /// Unix seconds at which the signer logged the statement.
     pub at: u64,
+}
+
+/// How the service says that it appraised the evidence of this log's signer. The signer does not look
+/// at it; whoever cares appraises the evidence again, by reference values of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Appraised {
+    /// Unix seconds at which the evidence was judged.
+    pub at: u64,
+    /// SHA-256 of the evidence as the signer made it.
+    pub evidence: [u8; 32],
+    /// SHA-256 of the appraisal policy.
+    pub policy: [u8; 32],
+    /// Whether the evidence was accepted.
+    pub accepted: bool,
+    /// SHA-256 of the attestation result as the service publishes it.
+    pub result: [u8; 32],
 }
 
 /// Why bytes are not an entry, or a value cannot become one.

@@ -75,6 +75,11 @@ fn any_entry() -> impl Strategy<Value = Entry> {
                 Entry::Imported(Imported { realm, issuer, kid, jwk, at, until, in_discovery })
             }
         ),
+        (any::<(u64, bool)>(), digest(), digest(), digest()).prop_map(
+            |((at, accepted), evidence, policy, result)| {
+                Entry::Appraised(Appraised { at, evidence, policy, accepted, result })
+            }
+        ),
         (any::<[u8; 16]>(), any::<[u64; 4]>(), digest()).prop_map(
             |(log, [number, first, records, hour], digest)| Entry::AuditSegment(AuditSegment {
                 log,

@@ -89,6 +89,8 @@ impl Phase {
             | Request::Compromise(_)
             | Request::Witnessed(_)
             | Request::Cosign(_)
+            | Request::Evidence(_)
+            | Request::Appraised(_)
             | Request::Status => self == Phase::Serving,
             // Ending destroys keys and gives nothing away, so a peer may ask as soon as it greeted.
             Request::End => self != Phase::Hello,

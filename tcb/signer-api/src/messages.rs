@@ -42,6 +42,12 @@ pub enum Request {
     /// The second signature of a checkpoint; answered by [`Response::Cosigned`].
     #[n(11)]
     Cosign(#[n(0)] Cosign),
+    /// Evidence of this signer; answered by [`Response::Evidence`].
+    #[n(12)]
+    Evidence(#[n(0)] EvidenceRequest),
+    /// How the service appraised it; answered by [`Response::Noted`].
+    #[n(13)]
+    Appraised(#[n(0)] Appraised),
 }
 
 /// What the signer may answer.
@@ -83,6 +89,12 @@ pub enum Response {
     /// To `Cosign`.
     #[n(11)]
     Cosigned(#[n(0)] Cosigned),
+    /// To `Evidence`.
+    #[n(12)]
+    Evidence(#[n(0)] MadeEvidence),
+    /// To `Appraised`: its entry is in the next batch, as the service's word.
+    #[n(13)]
+    Noted,
 }
 
 /// Opens a connection.
@@ -241,6 +253,26 @@ pub struct AuditRemoval {
     /// Their records were made before this hour since 1970.
     #[n(3)]
     pub before: u64,
+}
+
+/// The service's word about this signer's evidence; its fields are those of the log's entry.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Appraised {
+    /// Unix seconds at which the evidence was judged.
+    #[n(0)]
+    pub at: u64,
+    /// SHA-256 of the evidence.
+    #[n(1)]
+    pub evidence: ByteArray<32>,
+    /// SHA-256 of the appraisal policy.
+    #[n(2)]
+    pub policy: ByteArray<32>,
+    /// Whether it was accepted.
+    #[n(3)]
+    pub accepted: bool,
+    /// SHA-256 of the published attestation result.
+    #[n(4)]
+    pub result: ByteArray<32>,
 }
 
 /// The service's word about one audit segment; its fields are those of the log's entry.
@@ -485,6 +517,31 @@ pub struct Cosigned {
     pub signature: ByteVec,
 }
 
+/// Asks for evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EvidenceRequest {
+    /// A verifier's nonce, for evidence that is made now; empty for that which genesis names.
+    #[n(0)]
+    pub nonce: ByteVec,
+}
+
+/// Evidence, and what it is bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MadeEvidence {
+    /// The evidence: a JSON document without endorsements.
+    #[n(0)]
+    pub evidence: String,
+    /// Every identity key: the byte of its signature type, and the public key.
+    #[n(1)]
+    pub identity_keys: Vec<ByteVec>,
+    /// SHA-256 of the policy in force when it was made.
+    #[n(2)]
+    pub policy_digest: ByteArray<32>,
+    /// As it came.
+    #[n(3)]
+    pub nonce: ByteVec,
+}
+
 /// The batch's tokens: the only message that carries token bytes.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 pub struct Committed {
@@ -678,4 +735,7 @@ pub enum FaultCode {
     /// Not a tree that this signer signed lately.
     #[n(11)]
     UnknownTree,
+    /// No evidence can be made: see the text.
+    #[n(12)]
+    Evidence,
 }

@@ -17,6 +17,11 @@ fn statements() -> Vec<AuditStatement> {
     vec![AuditStatement::Stored(audit_segment()), AuditStatement::Removed(removal)]
 }
 
+fn appraised() -> Appraised {
+    let digest = ByteArray::from([2; 32]);
+    Appraised { at: 1, evidence: digest, policy: digest, accepted: true, result: digest }
+}
+
 fn every_request() -> Vec<Request> {
     vec![
         hello(),
@@ -36,6 +41,8 @@ fn every_request() -> Vec<Request> {
             entry: vec![2].into(),
             inclusion: vec![],
         }),
+        Request::Evidence(EvidenceRequest { nonce: vec![1; 8].into() }),
+        Request::Appraised(appraised()),
     ]
 }
 
@@ -72,7 +79,7 @@ fn each_phase_accepts_exactly_its_messages() {
     assert_eq!(names(Phase::Hello), [0]);
     assert_eq!(names(Phase::Start), [1, 9]);
     assert_eq!(names(Phase::Resume), [2, 9]);
-    assert_eq!(names(Phase::Serving), [3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(names(Phase::Serving), [3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
 }
 
 #[test]

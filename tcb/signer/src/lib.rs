@@ -6,8 +6,10 @@
 //! [`serve`] is the event loop around it, [`door`] where its peer comes in, [`memory`] where the private keys are, [`sandbox`] what the
 //! process gives up before it starts.
 
+mod attesters;
 pub mod clock;
 pub mod door;
+mod evidence;
 mod imports;
 pub mod issue;
 mod keys;

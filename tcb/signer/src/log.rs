@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use chancery_entry::Entry;
-use chancery_tlog::note::VerifierKey;
+use chancery_tlog::note::{KeyType, VerifierKey};
 use chancery_tlog::{Checkpoint, Frontier, Hash, LogId, cosignature, leaf_hash, note};
 use chancery_token::{Algorithm, RsaBits, SigningKey, b64};
 
@@ -119,6 +119,15 @@ impl Log {
     /// The public half of the second identity key, ML-DSA-44.
     pub fn cosigning_public(&self) -> &[u8] {
         self.cosigner.public().raw()
+    }
+
+    /// Every identity key as a note names it: the byte of its signature type, and the public key.
+    pub fn identity_keys(&self) -> Vec<Vec<u8>> {
+        let mut ed25519 = vec![KeyType::Ed25519.byte()];
+        ed25519.extend_from_slice(&self.public);
+        let mut ml_dsa = vec![KeyType::MlDsa44Cosignature.byte()];
+        ml_dsa.extend_from_slice(self.cosigning_public());
+        vec![ed25519, ml_dsa]
     }
 
     /// The log id.

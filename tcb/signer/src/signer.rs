@@ -6,16 +6,18 @@ use chancery_entry::{Entry, Genesis, PolicyVersion, Predecessor, Void, VoidReaso
 use chancery_policy::Policy;
 use chancery_policy::replay::{ClientMemory, ProofId};
 use chancery_signer_api::{
-    AuditStatement, Committed, Compromise, Compromised, CompromisedKey, Cosign, Cosigned, Fault,
-    FaultCode, Hello, LoadPolicy, MAX_AUDIT_STATEMENTS, MAX_OPEN_BATCHES, MAX_TOKENS_PER_FRAME,
-    Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared, Protection, Request,
-    Response, Resume, Resumed, Rotate, Rotating, Start, Status, Welcome, Witnessed,
+    Appraised, AuditStatement, Committed, Compromise, Compromised, CompromisedKey, Cosign,
+    Cosigned, Fault, FaultCode, Hello, LoadPolicy, MAX_AUDIT_STATEMENTS, MAX_OPEN_BATCHES,
+    MAX_TOKENS_PER_FRAME, Notice, PROTOCOL_VERSION, Phase, PolicyLoaded, Prepare, Prepared,
+    Protection, Request, Response, Resume, Resumed, Rotate, Rotating, Start, Status, Welcome,
+    Witnessed,
 };
 use chancery_tlog::note::VerifierKey;
 use chancery_tlog::{Checkpoint, Hash, LogId, empty_root};
 
 use crate::SOFTWARE;
 use crate::clock::{Clock, Now, Watch};
+use crate::evidence::Evidence;
 use crate::imports::{self, Imports};
 use crate::issue::{self, Desk};
 use crate::keys::Keys;
@@ -51,6 +53,7 @@ pub struct Signer<C> {
     keys: Keys,
     imports: Imports,
     publisher: KeySetPublisher,
+    evidence: Evidence,
     policy: Option<Policy>,
     /// Accepted, its entry not yet in a batch.
     next_policy: Option<Policy>,
@@ -130,6 +133,7 @@ impl<C: Clock> Signer<C> {
             keys: Keys::new()?,
             imports: Imports::default(),
             publisher: KeySetPublisher::default(),
+            evidence: Evidence::software(),
             policy: None,
             next_policy: None,
             memories: Memories::default(),
@@ -184,6 +188,8 @@ impl<C: Clock> Signer<C> {
             Request::Compromise(compromise) => self.compromise(compromise, now),
             Request::Witnessed(witnessed) => self.witnessed(&witnessed),
             Request::Cosign(cosign) => self.cosign(&cosign),
+            Request::Evidence(asked) => self.make_evidence(asked.nonce.into()),
+            Request::Appraised(appraised) => self.note_appraised(&appraised),
             Request::Status => Ok(self.status(now)),
             Request::End => Ok(Response::Ending),
         };
@@ -318,11 +324,13 @@ impl<C: Clock> Signer<C> {
         let predecessor = start.predecessor.map(verify_predecessor).transpose()?;
         check_compromised(&start.compromised)?;
         self.log.open(policy.log_prefix()).map_err(internal)?;
+        let evidence = self.evidence.at_start(&self.log, policy.digest());
+        let evidence = evidence.map_err(|e| fault(FaultCode::Evidence, e.to_string()))?;
         let genesis = Genesis {
             software: SOFTWARE.to_owned(),
             started_at: self.started_at,
             policy_digest: policy.digest(),
-            evidence_digest: None,
+            evidence_digest: Some(evidence),
             predecessor,
             cosigning_key: Some(self.log.cosigning_public().to_vec()),
         };
@@ -587,10 +595,7 @@ impl<C: Clock> Signer<C> {
 
     fn compromise(&mut self, compromise: Compromise, now: Now) -> Answer {
         check_compromised(&compromise.keys)?;
-        if self.log.waiting() >= MAX_WAITING_FOR_SERVICE {
-            let detail = "too many entries wait to be collected; send a `Prepare` first";
-            return Err(fault(FaultCode::TooManyOpen, detail));
-        }
+        self.check_waiting()?;
         let mut gone = Vec::new();
         for key in compromise.keys {
             self.imports.note_fallen(*key.kid);
@@ -603,6 +608,27 @@ impl<C: Clock> Signer<C> {
         // A fresh key signs at once, announced before the next token.
         self.keys.sweep(now, &mut self.log, &mut self.notices).map_err(internal)?;
         Ok(Response::Compromised(Compromised { gone }))
+    }
+
+    fn check_waiting(&self) -> Result<(), Fault> {
+        if self.log.waiting() < MAX_WAITING_FOR_SERVICE {
+            return Ok(());
+        }
+        let detail = "too many entries wait to be collected; send a `Prepare` first";
+        Err(fault(FaultCode::TooManyOpen, detail))
+    }
+
+    /// The service's word, in an entry kind that nothing else has.
+    fn note_appraised(&mut self, appraised: &Appraised) -> Answer {
+        self.check_waiting()?;
+        self.log.append(&appraised_entry(appraised)).map_err(internal)?;
+        Ok(Response::Noted)
+    }
+
+    fn make_evidence(&mut self, nonce: Vec<u8>) -> Answer {
+        let policy = self.policy.as_ref().map_or([0; 32], Policy::digest);
+        let made = self.evidence.answer(&self.log, policy, nonce);
+        made.map(Response::Evidence).map_err(|e| fault(FaultCode::Evidence, e.to_string()))
     }
 
     fn status(&mut self, now: Now) -> Response {
@@ -643,6 +669,16 @@ fn audit_entry(statement: &AuditStatement, now: Now) -> Entry {
             at: now.seconds(),
         }),
     }
+}
+
+fn appraised_entry(appraised: &Appraised) -> Entry {
+    Entry::Appraised(chancery_entry::Appraised {
+        at: appraised.at,
+        evidence: *appraised.evidence,
+        policy: *appraised.policy,
+        accepted: appraised.accepted,
+        result: *appraised.result,
+    })
 }
 
 /// The predecessor's checkpoint goes into genesis only after this signer verified it.

@@ -9,6 +9,7 @@
 )]
 
 mod cosigned;
+mod evidence;
 mod hostile_service;
 mod keys_and_policy;
 mod kubernetes;

@@ -245,7 +245,7 @@ impl Story {
             Entry::AuditSegment(a) => self.audits.push(a.clone()),
             Entry::AuditRemoval(r) => self.removals.push(r.clone()),
             Entry::Genesis(genesis) => self.cosigning_key.clone_from(&genesis.cosigning_key),
-            Entry::Policy(_) => {}
+            Entry::Policy(_) | Entry::Appraised(_) => {}
         }
         Ok(())
     }
