@@ -221,12 +221,19 @@ impl Evidence {
 
     /// Sets the collateral (JSON) of evidence of a kind that has any.
     pub fn set_collateral(&mut self, json: &[u8]) -> Result<bool, Error> {
-        let (Self::Tdx { collateral, .. } | Self::AzureTdx { collateral, .. }) = self else {
+        if !matches!(self, Self::Tdx { .. } | Self::AzureTdx { .. }) {
             return Ok(false);
-        };
+        }
         let parsed = serde_json::from_slice(json);
-        *collateral = Some(parsed.map_err(|e| Error::malformed("collateral", e))?);
-        Ok(true)
+        Ok(self.take_collateral(parsed.map_err(|e| Error::malformed("collateral", e))?))
+    }
+
+    pub(crate) fn take_collateral(&mut self, taken: Collateral) -> bool {
+        let (Self::Tdx { collateral, .. } | Self::AzureTdx { collateral, .. }) = self else {
+            return false;
+        };
+        *collateral = Some(taken);
+        true
     }
 
     /// What the evidence says, by name, with nothing verified.

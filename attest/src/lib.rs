@@ -6,6 +6,7 @@
 //! with the value that it saw; a kind of evidence is judged by the module of its name.
 
 mod azure;
+mod bundle;
 mod bytes;
 mod error;
 mod evidence;
@@ -13,12 +14,14 @@ mod nitro;
 mod policy;
 mod result;
 mod roots;
+mod signer;
 mod snp;
 mod software;
 mod tdx;
 mod tpm;
 mod x509;
 
+pub use bundle::{Bundle, Logged, MAX_BUNDLE_BYTES, Walk};
 pub use bytes::{Base64, Hex, unhex};
 pub use error::Error;
 pub use evidence::{Collateral, Evidence, MAX_EVIDENCE_BYTES, TpmQuote};
@@ -27,6 +30,9 @@ pub use policy::{
     Reference, ReportDataField, SigningKey, SnpPolicy, TcbStatus, TdxPolicy, TpmPolicy,
 };
 pub use result::{AttestationResult, Backing, Check, Kind};
+
+pub use chancery_entry::evidence::Statement;
+pub use signer::{Endorsements, SignerEvidence};
 
 use result::Appraisal;
 
