@@ -128,7 +128,7 @@ impl Bundle {
         steps.note("genesis_in_log", genesis);
         let genesis = steps.take("genesis", self.genesis())?;
         steps.note("evidence_of_genesis", self.evidence_of(&genesis));
-        steps.note("identity_key", self.identity(&log));
+        steps.note("identity_keys", self.identity(&log, &genesis));
         let result = self.evidence.appraise(policy, at);
         let shown = match &result {
             Ok(result) if result.accepted => {
@@ -196,12 +196,15 @@ impl Bundle {
         Ok(format!("SHA-256 {}", hex(&digest)))
     }
 
-    fn identity(&self, log: &TheLog) -> Result<String, String> {
-        let mut identity = vec![KeyType::Ed25519.byte()];
-        identity.extend_from_slice(log.key.public_key());
-        let bound = self.evidence.identity_keys.iter().any(|key| key.0 == identity);
-        let shown = format!("the key of the log's checkpoints, {}", hex(&identity));
-        if bound { Ok(shown) } else { Err(format!("the evidence is not bound to {shown}")) }
+    /// The evidence is about the keys of this log, and of no other.
+    fn identity(&self, log: &TheLog, genesis: &Genesis) -> Result<String, String> {
+        let typed = |kind: KeyType, key: &[u8]| [&[kind.byte()], key].concat();
+        let mut keys = vec![typed(KeyType::Ed25519, log.key.public_key())];
+        let cosigning = genesis.cosigning_key.as_deref();
+        keys.extend(cosigning.map(|key| typed(KeyType::MlDsa44Cosignature, key)));
+        let shown = format!("the {} that sign the log's checkpoints", keys.len());
+        let bound = self.evidence.identity_keys.iter().map(|key| &key.0).eq(keys.iter());
+        if bound { Ok(shown) } else { Err(format!("the evidence is not about {shown}")) }
     }
 }
 

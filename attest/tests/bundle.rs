@@ -42,6 +42,14 @@ fn changed(text: &str, at: usize) -> String {
     text.chars().enumerate().map(|(i, c)| if i == at { other(c) } else { c }).collect()
 }
 
+/// Whether the walk relies on this place: of a checkpoint's signatures on the first, the log's own by
+/// Ed25519. Further ones, by its ML-DSA-44 key and by witnesses, are for who asks for them.
+fn counts(text: &str, at: usize) -> bool {
+    let before: String = text.chars().take(at + 1).collect();
+    let after_first = before.split_once("\n— ").map_or("", |(_, rest)| rest);
+    !after_first.contains('\n')
+}
+
 #[test]
 fn the_example_is_accepted_step_by_step() {
     let walk = walk(BUNDLE, TOKEN).unwrap();
@@ -58,7 +66,7 @@ fn the_example_is_accepted_step_by_step() {
         "genesis_in_log",
         "genesis",
         "evidence_of_genesis",
-        "identity_key",
+        "identity_keys",
         "evidence",
     ];
     assert_eq!(names, expected);
@@ -71,7 +79,7 @@ fn whichever_text_of_the_bundle_is_changed_it_is_refused() {
     texts(&document, String::new(), &mut places);
     assert!(places.len() >= 9, "{places:?}");
     for (place, text) in places {
-        for at in (0..text.chars().count()).step_by(STRIDE) {
+        for at in (0..text.chars().count()).step_by(STRIDE).filter(|at| counts(&text, *at)) {
             let mut other = document.clone();
             *other.pointer_mut(&place).unwrap() = changed(&text, at).into();
             assert!(!is_accepted(&other.to_string(), TOKEN), "{place} at {at}");

@@ -5,6 +5,7 @@ mod attest;
 mod audit;
 mod authz;
 mod bench;
+mod bundle;
 mod client;
 mod fetch;
 mod keys;
@@ -50,6 +51,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Print the token's C2SP tlog-proof
     Prove(prove::ProveArgs),
+    /// Print what leads from a token to the evidence of its signer, for `attest verify --bundle`
+    Bundle(bundle::BundleArgs),
     /// Look at transparency logs
     #[command(subcommand)]
     Log(LogCommand),
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Authz(args) => authz::run(&args),
         Command::Witness(args) => witness::run(&args),
         Command::Prove(args) => prove::prove(&args),
+        Command::Bundle(args) => bundle::bundle(&args),
         Command::Log(LogCommand::Check(args)) => logcheck::check(&args),
         Command::Log(LogCommand::Prune(args)) => logcheck::prune(&args),
         Command::Monitor(args) => monitor::run(&args),

@@ -12,6 +12,7 @@ use chancery_token::client::ClientKey;
 use serde::Deserialize;
 
 use crate::directory::DirectorySettings;
+use crate::evidence::{Appraiser, AttestationSettings};
 use crate::kubernetes::Settings;
 use crate::listen::{Network, TlsOptions};
 use crate::store::Location;
@@ -75,6 +76,9 @@ pub struct Config {
     /// The audit of every decision.
     #[serde(default)]
     pub audit: AuditSettings,
+    /// How signers' evidence is appraised.
+    #[serde(default)]
+    pub attestation: AttestationSettings,
     /// How the log of the service itself looks.
     #[serde(default)]
     pub logging: Logging,
@@ -266,6 +270,7 @@ impl Config {
             ConfigError::Shape { why, .. } => ConfigError::Shape { path: path.to_owned(), why },
             other => other,
         })?;
+        Appraiser::open(&config.attestation).map_err(ConfigError::Value)?;
         if let Some(kubernetes) = &config.kubernetes {
             kubernetes.read_imports(&mut config.realms).map_err(ConfigError::Value)?;
             config.check()?;
@@ -466,6 +471,7 @@ impl Config {
             protections: Vec::new(),
             directory: DirectorySettings::default(),
             audit: AuditSettings::default(),
+            attestation: AttestationSettings::default(),
             logging: Logging::default(),
             kubernetes: None,
             realms,

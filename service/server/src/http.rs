@@ -4,6 +4,7 @@
 mod digests;
 mod directory;
 mod errors;
+mod evidence;
 mod logs;
 mod metadata;
 mod oauth;
@@ -35,12 +36,14 @@ pub struct App {
     pub service: Arc<Service>,
     /// Who sent unverifiable proofs lately.
     pub sources: Arc<Sources>,
+    /// Who asked for fresh evidence lately.
+    pub fresh: Arc<evidence::Limits>,
 }
 
 /// The public router.
 pub fn public(service: Arc<Service>) -> Router {
     let sources = Arc::new(Sources::new(service.config.unverified_per_s));
-    let app = App { service, sources };
+    let app = App { service, sources, fresh: Arc::new(evidence::Limits::new()) };
     // Each layer costs every request a box and a copy of its service. The paths that issue have none:
     // they read their bodies, and answer what is wrong with a request, themselves.
     let issuing = Router::new()
@@ -59,6 +62,8 @@ pub fn public(service: Arc<Service>) -> Router {
         .route("/log/{log}/checkpoint.cosigned", get(logs::cosigned))
         .route("/log/{log}/vkey", get(logs::vkey))
         .route("/log/{log}/pruned", get(logs::pruned))
+        .route("/log/{log}/evidence", get(evidence::evidence))
+        .route("/log/{log}/attestation-result", get(evidence::result))
         .route("/directory/checkpoint", get(directory::checkpoint))
         .route("/directory/tile/{*path}", get(directory::tile))
         .route("/directory/vkey", get(directory::vkey))

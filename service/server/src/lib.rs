@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod digests;
 pub mod directory;
+pub mod evidence;
 pub mod folder;
 pub mod http;
 pub mod inception;

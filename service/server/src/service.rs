@@ -4,6 +4,7 @@
 //! log is closed, its keys leave by their logs, and the next signer starts a log of its own.
 
 mod attach;
+mod attesting;
 mod compromises;
 mod cosigning;
 mod witnessing;
@@ -23,6 +24,7 @@ use crate::audit::{self, Audit, AuditError, Place};
 use crate::config::{Config, ConfigError, Release};
 use crate::digests::Digests;
 use crate::directory::{Directory, DirectoryError};
+use crate::evidence::Appraiser;
 use crate::folder::Paths;
 use crate::inception::{Heads, Seen};
 use crate::issue::Issuer;
@@ -104,6 +106,12 @@ pub enum ServiceError {
          `chancery signer end`: its keys end with it"
     )]
     PolicyRefused(String),
+    /// The signer's evidence is not accepted.
+    #[error(
+        "the signer's evidence is not accepted, and none of its keys is published: {0}; \
+         `[attestation]` names the policy, docs/attestation.md says how it is written"
+    )]
+    Evidence(String),
     /// The signer keeps what the store lost.
     #[error("STORAGE LOST: {0}")]
     StorageLost(String),
@@ -140,8 +148,9 @@ pub struct SignerInfo {
     pub started_at: u64,
     /// Whether the service is attached to it now.
     pub attached: bool,
-    /// Evidence: `software` means that nobody but its own word vouches for it.
-    pub evidence: &'static str,
+    /// Kind of its evidence, where this service appraised it: `software` means that nobody but its own
+    /// word vouches for it.
+    pub evidence: Option<&'static str>,
     /// The protections of its process.
     pub sandbox: Vec<ProtectionInfo>,
     /// Version of the policy that it was given.
@@ -197,6 +206,8 @@ pub struct Service {
     pub issuer: Issuer,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Signers' evidence.
+    pub appraiser: Appraiser,
     /// Every decision.
     pub audit: Arc<Audit>,
     progress: Arc<Progress>,
@@ -230,6 +241,7 @@ impl Service {
     ) -> Result<(Arc<Self>, Wal), ServiceError> {
         let (mut wal, records) = Wal::open(&paths.wal(), config.wal_segment_mib << 20)?;
         let logs = Logs::with_summaries(store.clone(), summary_key(&paths));
+        let appraiser = Appraiser::open(&config.attestation).map_err(ConfigError::Value)?;
         let audit = Audit::open(&paths.audit_key(), &config.audit.recipients()?)?;
         recover(&logs, &store, &records).await?;
         let directory = open_directory(&config, &store, &paths).await?;
@@ -264,6 +276,7 @@ impl Service {
             shown_trouble: Mutex::default(),
             cosign_trouble: Mutex::default(),
             metrics,
+            appraiser,
             audit: Arc::new(audit),
             progress: Arc::default(),
             policy: Mutex::new(version),
@@ -395,7 +408,7 @@ impl Service {
             software: genesis.as_ref().map_or(String::new(), |g| g.software.clone()),
             started_at: genesis.as_ref().map_or(0, |g| g.started_at),
             attached: false,
-            evidence: "software",
+            evidence: self.appraiser.kind(log.id_text()),
             sandbox: Vec::new(),
             policy_version: 0,
             policy_digest: String::new(),
@@ -619,6 +632,7 @@ impl Service {
         let result = publish_all(&self.logs, &mut committed).await;
         self.metrics.published(result.is_ok(), committed);
         result?;
+        self.appraiser.store(&self.store).await?;
         self.progress.published.store(applied, Ordering::Release);
         self.seen.remember(heads);
         // Last: it names nothing that the store does not hold, and keeps nothing of a token waiting.
@@ -699,9 +713,10 @@ fn split(record: &Record) -> Result<audit::Parts<'_>, ServiceError> {
 /// Errors that a new attempt cannot mend: going on would hide a loss, or needs a person.
 fn is_final(e: &ServiceError) -> bool {
     match e {
-        ServiceError::StorageLost(_) | ServiceError::PolicyRefused(_) | ServiceError::Closed(_) => {
-            true
-        }
+        ServiceError::StorageLost(_)
+        | ServiceError::PolicyRefused(_)
+        | ServiceError::Closed(_)
+        | ServiceError::Evidence(_) => true,
         ServiceError::Directory(e) => e.is_final(),
         ServiceError::Start(e) => matches!(e, StartError::Missing(_)),
         ServiceError::Wal(e) | ServiceError::Link(LinkError::Wal(e)) => !e.is_retryable(),

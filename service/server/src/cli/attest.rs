@@ -10,7 +10,7 @@ use chancery_attest::{
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
-use super::say;
+use super::{bundle, say};
 
 /// `chancery attest`
 #[derive(Debug, Subcommand)]
@@ -50,12 +50,18 @@ pub struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  chancery attest verify --evidence report.bin --certificate vcek.pem \
-    \\\n    --policy policy.toml --report-data 5c41..."
+    \\\n    --policy policy.toml --report-data 5c41...\n  chancery attest verify --bundle \
+    bundle.json --policy policy.toml $TOKEN"
 )]
 pub struct VerifyArgs {
     /// The evidence: Chancery's JSON document, or an SNP report, TDX quote or Nitro document
-    #[arg(long, value_name = "FILE")]
-    evidence: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "bundle")]
+    evidence: Option<PathBuf>,
+    /// Instead of evidence alone: what `chancery bundle` printed for a token; judged is the whole way
+    /// from the token to the hardware's root
+    #[arg(long, value_name = "FILE", requires = "token",
+          conflicts_with_all = ["evidence", "certificate", "crl", "collateral", "report_data"])]
+    bundle: Option<PathBuf>,
     /// What is accepted, with the reference values: TOML
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
@@ -70,6 +76,9 @@ pub struct VerifyArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// With --bundle: the token, or - for standard input
+    #[arg(requires = "bundle")]
+    token: Option<String>,
 }
 
 /// Runs a subcommand.
@@ -108,20 +117,30 @@ fn shown_document(evidence: &Evidence, fields: Vec<(String, String)>) -> Value {
 }
 
 fn verify(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
-    let text = String::from_utf8(read(&args.policy, MAX_POLICY_BYTES)?);
-    let policy = text
-        .map_err(|_| anyhow::anyhow!("it is not UTF-8"))
-        .and_then(|text| Ok(Policy::parse(&text)?));
-    let policy = policy.map_err(|e| anyhow::anyhow!("policy `{}`: {e}", args.policy.display()))?;
-    let mut evidence = Evidence::parse(&read(&args.evidence, MAX_EVIDENCE_BYTES)?)?;
+    let at = args.at.unwrap_or_else(crate::now);
+    if let (Some(file), Some(token)) = (&args.bundle, &args.token) {
+        return bundle::verify(file, &args.policy, at, token, args.json);
+    }
+    let Some(file) = &args.evidence else { anyhow::bail!("name `--evidence` or `--bundle`") };
+    let policy = read_policy(&args.policy)?;
+    let mut evidence = Evidence::parse(&read(file, MAX_EVIDENCE_BYTES)?)?;
     endorse(&mut evidence, &args.endorsements)?;
     let data = args.report_data.as_deref().map(|text| {
         unhex(text).ok_or_else(|| anyhow::anyhow!("`--report-data` takes hexadecimal"))
     });
     let data = data.transpose()?;
-    let result = appraise(&evidence, &policy, args.at.unwrap_or_else(crate::now), data.as_deref())?;
+    let result = appraise(&evidence, &policy, at, data.as_deref())?;
     report(args.json, &result)?;
     Ok(if result.accepted { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What is accepted, from a file.
+pub(super) fn read_policy(file: &Path) -> anyhow::Result<Policy> {
+    let text = String::from_utf8(read(file, MAX_POLICY_BYTES)?);
+    let policy = text
+        .map_err(|_| anyhow::anyhow!("it is not UTF-8"))
+        .and_then(|text| Ok(Policy::parse(&text)?));
+    policy.map_err(|e| anyhow::anyhow!("policy `{}`: {e}", file.display()))
 }
 
 fn endorse(evidence: &mut Evidence, args: &EndorsementArgs) -> anyhow::Result<()> {
@@ -166,12 +185,12 @@ fn report(as_json: bool, result: &AttestationResult) -> std::io::Result<()> {
 }
 
 /// Evidence comes from strangers: what a terminal would act on is not printed.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A file of at most so many bytes and one: the parser then says that it is too large.
-fn read(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read(file: &Path, limit: usize) -> anyhow::Result<Vec<u8>> {
     let fault = |e| anyhow::anyhow!("`{}`: {e}", file.display());
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit)?.saturating_add(1);

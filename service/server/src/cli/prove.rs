@@ -109,7 +109,7 @@ fn leaf_of(compact: &jws::Compact<'_>, claims: &Map<String, Value>) -> anyhow::R
 }
 
 /// The verifier key of a log, which certifies itself.
-fn key_of(place: &Place, log: LogId) -> anyhow::Result<VerifierKey> {
+pub(super) fn key_of(place: &Place, log: LogId) -> anyhow::Result<VerifierKey> {
     let vkey = String::from_utf8(place.read("vkey")?)?;
     // The first line; a second one has the key that cosigns.
     let vkey = VerifierKey::parse(vkey.lines().next().unwrap_or_default())?;

@@ -244,7 +244,11 @@ async fn announce(service: Arc<Service>, stopped: tokio::sync::watch::Receiver<b
             let state = if protection.in_force { "in force" } else { "MISSING" };
             lines.push(format!("  {:<14} {state}: {}", protection.name, protection.detail));
         }
-        lines.push("  evidence       software: nobody but this host vouches for the signer".into());
+        let vouches = match signer.evidence {
+            Some("software") | None => ": nobody but this host vouches for the signer",
+            Some(_) => ", accepted",
+        };
+        lines.push(format!("  evidence       {}{vouches}", signer.evidence.unwrap_or("none")));
     }
     lines.push(format!("  health and metrics on http://{}", config.admin_listen));
     if config.development {

@@ -74,6 +74,13 @@ pub fn limited() -> Response {
     response
 }
 
+/// The path's own limit.
+pub fn too_often(detail: &str) -> Response {
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "too_often", detail);
+    retry_after(&mut response, 1);
+    response
+}
+
 /// The HTTP status of a refusal.
 fn status_of(code: Option<RefusalCode>) -> StatusCode {
     use RefusalCode as C;

@@ -100,6 +100,7 @@ impl Service {
             Response::Prepared(prepared) => prepared,
             other => return Err(LinkError::out_of_step(&other).into()),
         };
+        let judged = self.take_evidence(connection, welcome)?;
         let origin = format!("{}/{id}", version.document.log_prefix);
         let vkey = vkey_of(&origin, welcome, id)?;
         let log = Arc::new(self.logs.fresh(id, vkey));
@@ -107,6 +108,7 @@ impl Service {
         self.commit_directly(connection, &prepared, &log, wal)?;
         let digest = chancery_entry::sha256(&version.bytes);
         self.note_signer(&log, Some((welcome, version.document.version, digest)));
+        self.publish_evidence(connection, &log, &judged)?;
         self.show_from(id, 0);
         Ok(log)
     }
@@ -132,12 +134,14 @@ impl Service {
             }
             Err(e) => return Err(e.into()),
         };
+        let judged = self.take_evidence(connection, welcome)?;
         self.show_from(id, resumed.directory_size);
         if !resumed.keys_jwt.is_empty() {
             log.set_keys_jwt(&resumed.keys_jwt);
             self.keys.set_live(log.id_text(), &resumed.keys_jwt);
         }
         self.take_over(connection, welcome, &log, resumed, wal)?;
+        self.publish_evidence(connection, &log, &judged)?;
         Ok(log)
     }
 

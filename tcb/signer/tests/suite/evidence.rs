@@ -42,6 +42,9 @@ fn genesis_names_evidence_that_is_bound_to_identity_and_policy() {
     assert_eq!(*made.policy_digest, genesis.policy_digest);
     assert_eq!(made.identity_keys[0][0], 1);
     assert_eq!(made.identity_keys[0][1..], host.identity);
+    let cosigning = genesis.cosigning_key.unwrap();
+    assert_eq!((made.identity_keys[1][0], &made.identity_keys[1][1..]), (6, &*cosigning));
+    assert_eq!(made.identity_keys.len(), 2);
     assert_eq!(report_data(&made), hex(&statement(&made).report_data().unwrap()));
     assert_eq!(evidence(&mut host, &[]), made);
 }
